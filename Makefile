@@ -1,0 +1,41 @@
+# `make quickstart` and `make test` set up whatever is missing; only python3 (3.11 or newer) and make are needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/quickstart
+JOBS ?= 2
+
+.PHONY: setup quickstart test test-all bench lint clean
+
+setup: $(VENV)/.ready
+$(VENV)/.ready: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+# The tests' oracles (PyTorch, transformers) are not needed to use the project.
+$(VENV)/.ready-test: $(VENV)/.ready tests/constraints.txt
+	@echo "setting up the tests' oracles"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c tests/constraints.txt
+	@touch $@
+
+quickstart: setup
+	$(BIN)/python experiments/train.py --config=configs/lm/python_stdlib.py --workdir=$(RUN)
+	$(BIN)/python experiments/evaluate.py --workdir=$(RUN) --split=test --compressors
+	$(BIN)/python experiments/generate.py --workdir=$(RUN) --prompt="def " --max_new_tokens=200 --temperature=0.7
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-all: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(JOBS) -m ''
+
+bench: $(VENV)/.ready-test
+	$(BIN)/python experiments/benchmark.py
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check src experiments configs tests
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,98 @@
+"""Command-line arguments `--config...` made ready for ml_collections' parser, with the user's slips caught first."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import typing
+
+from purelm.config import from_json
+from purelm.config.schema import Config
+from purelm.errors import UserError, did_you_mean
+
+_OVERRIDE = re.compile(r"--?(no)?config\.([A-Za-z0-9_.]+)(?:=(.*))?", re.DOTALL)
+_FILE = re.compile(r"--?config=(.*)", re.DOTALL)
+
+
+def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """(arguments for absl, fields to set to None afterwards as (section, name); section "" is the top).
+
+    A JSON config is routed through from_json, `=none` is taken out, and 1e6 is written out for whole numbers.
+
+    Raises:
+      UserError: a config file that does not exist, or a field that does not ("did you mean").
+    """
+    kept, to_none = [], []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return kept + arguments[position:], to_none
+        if match := _FILE.fullmatch(argument):
+            kept.append(f"--config={config_file(match[1])}")
+        elif match := _OVERRIDE.fullmatch(argument):
+            section, name, hint = _find(match[2])
+            if match[3] is not None and match[3].lower() in ("none", "null"):
+                if type(None) not in typing.get_args(hint):
+                    raise UserError(f"--config.{match[2]}={match[3]}: this field cannot be none")
+                to_none.append((section, name))
+            else:
+                kept.append(_whole_number(argument, match[3], hint))
+        else:
+            kept.append(argument)
+    return kept, to_none
+
+
+def config_file(value: str) -> str:
+    """`file.py[:argument]` or a JSON file, checked to exist, as ml_collections wants it."""
+    path = value.split(":", 1)[0]
+    if not pathlib.Path(path).is_file():
+        folder = pathlib.Path(path).parent
+        near = [str(p) for p in sorted(folder.glob("*.py"))] if folder.is_dir() else []
+        raise UserError(f"--config={value}: no file {path}{did_you_mean(path, near)}")
+    if path.endswith(".json"):
+        return f"{from_json.__file__}:{path}"
+    if not path.endswith(".py"):
+        raise UserError(f"--config={value}: wants a Python file with get_config(), or a run's config.json")
+    return value
+
+
+def _find(path: str) -> tuple[str, str, object]:
+    section, _, name = path.rpartition(".")
+    kinds = {field.name: hint for field in dataclasses.fields(Config)
+             for hint in [typing.get_type_hints(Config)[field.name]]}
+    top = [name for name, hint in kinds.items() if not dataclasses.is_dataclass(hint)]
+    sections = [name for name in kinds if name not in top]
+    if not section:
+        if name in top:
+            return section, name, kinds[name]
+        if name in sections:
+            raise UserError(f"--config.{path}: is a section; set one of its fields, such as --config.{path}."
+                            f"{dataclasses.fields(kinds[name])[0].name}=...")
+        raise UserError(f"--config.{path}: no such field{_suggest(name, top)}")
+    if section not in sections:
+        raise UserError(f"--config.{path}: no section '{section}'{did_you_mean(section, sections)}")
+    hints = typing.get_type_hints(kinds[section])
+    if name not in hints:
+        raise UserError(f"--config.{path}: no such field{_suggest(name, hints, section)}")
+    return section, name, hints[name]
+
+
+def _suggest(name: str, names, section: str = "") -> str:
+    """Looks in the section first, then everywhere, since a field in the wrong section is the commonest slip."""
+    everywhere = [f"{f.name}.{inner}" for f in dataclasses.fields(Config)
+                  if dataclasses.is_dataclass(hint := typing.get_type_hints(Config)[f.name])
+                  for inner in typing.get_type_hints(hint)]
+    elsewhere = [full for full in everywhere if full.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"; did you mean '--config.{elsewhere[0]}'?"
+    hint = did_you_mean(name, list(names))
+    if "did you mean" not in hint:
+        return "; --help_config lists them all"
+    return hint
+
+
+def _whole_number(argument: str, value: str | None, hint: object) -> str:
+    wants_int = hint is int or int in typing.get_args(hint)
+    if wants_int and value and re.fullmatch(r"[0-9.]+e\+?[0-9]+", value, re.IGNORECASE) and float(value).is_integer():
+        return argument[: -len(value)] + str(int(float(value)))
+    return argument

@@ -1,0 +1,178 @@
+"""Every knob of a run, typed and documented where it is declared. Nothing reads a knob that is not here."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+# Written as "100" (steps), "2 epochs", "1e6 tokens" or "5%" (of the run); see durations.py.
+Duration = str
+
+
+def knob(default: Any, doc: str, *, minimum: float | None = None, above: float | None = None,
+         maximum: float | None = None) -> Any:
+    """A dataclass field with its documentation and its bounds (`above` is exclusive)."""
+    return dataclasses.field(
+        default=default, metadata={"doc": doc, "minimum": minimum, "above": above, "maximum": maximum})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """One Transformer stack; each published variation is a switch (models/ holds the papers)."""
+
+    vocabulary_size: int | None = knob(None, "token types; none takes the tokenizer's, a larger number pads", minimum=2)
+    context_length: int = knob(256, "tokens of a training window, and rows of learned positions", minimum=1)
+    num_layers: int = knob(4, "blocks", minimum=1)
+    width: int = knob(128, "size of the residual stream (D)", minimum=1)
+    num_heads: int = knob(4, "query heads (N)", minimum=1)
+    num_kv_heads: int | None = knob(
+        None, "key/value heads (K): none is one a query head (MHA), 1 is MQA, between is GQA", minimum=1)
+    head_size: int | None = knob(None, "size of a head (H); none is width / num_heads", minimum=1)
+    feed_forward: Literal["relu", "gelu", "gelu_tanh", "silu", "squared_relu", "glu", "geglu", "swiglu", "reglu",
+                          "bilinear"] = knob("gelu", "activation of the feed-forward; those ending in glu, and "
+                                             "bilinear, are gated (Shazeer 2020)")
+    feed_forward_width: int | None = knob(
+        None, "hidden units (F); none is 4 x width, or 8/3 x width rounded up to a multiple of 8 where gated",
+        minimum=1)
+    positions: Literal["none", "learned", "sinusoidal", "rope", "alibi", "t5"] = knob("learned", "position scheme")
+    rope_base: float = knob(10_000.0, "base of the rotary wavelengths", above=1)
+    rope_fraction: float = knob(1.0, "part of each head that is rotated", above=0, maximum=1)
+    relative_buckets: int = knob(32, "buckets of the T5 relative bias", minimum=2)
+    relative_max_distance: int = knob(128, "distance from which T5 buckets are shared", minimum=2)
+    norm: Literal["layer_norm", "rms_norm", "none"] = knob("layer_norm", "normalization")
+    norm_place: Literal["pre", "post", "sandwich"] = knob("pre", "before each sublayer, after the sum, or both sides")
+    norm_scale: bool = knob(True, "learn a scale in each norm")
+    norm_epsilon: float = knob(1e-5, "added to the variance", above=0)
+    embedding_norm: bool = knob(False, "normalize the embedding too")
+    qk_norm: bool = knob(False, "normalize queries and keys over the head (RMS)")
+    attention_scale: float | None = knob(None, "factor on the scores; none is 1 / sqrt(head_size)", above=0)
+    attention_window: int | None = knob(None, "keys each query sees, itself included; none is all", minimum=1)
+    attention_softcap: float | None = knob(None, "c in c tanh(scores / c)", above=0)
+    attention_sink: bool = knob(False, "learn one extra logit a head in the softmax's denominator")
+    attention_implementation: Literal["auto", "naive", "xla", "cudnn", "splash"] = knob(
+        "auto", "auto is cudnn on GPU where it can, splash on TPU where it can, else the fastest form of this device")
+    logits_softcap: float | None = knob(None, "c in c tanh(logits / c)", above=0)
+    bias: bool = knob(True, "biases in linear layers and LayerNorm")
+    tied_embeddings: bool = knob(True, "the output layer is the embedding, transposed")
+    embedding_scale: Literal["one", "sqrt_width"] = knob("one", "factor on the token embedding")
+    residual_scale: Literal["one", "inverse_sqrt_depth", "rezero"] = knob(
+        "one", "factor on each sublayer's output: 1, 1/sqrt(2 x layers), or learned from zero (ReZero)")
+    initialization: Literal["gpt2", "xavier", "lecun"] = knob(
+        "gpt2", "normal with outputs scaled by 1/sqrt(2 x layers), Xavier uniform, or LeCun normal")
+    initialization_stddev: float = knob(0.02, "of the gpt2 scheme, and of embeddings in all", above=0)
+    zero_outputs: bool = knob(False, "start the last matrix of every sublayer at zero")
+    zero_head: bool = knob(False, "start an untied output layer at zero")
+    embedding_dropout: float = knob(0.0, "after the embedding", minimum=0, maximum=0.99)
+    attention_dropout: float = knob(0.0, "on attention weights", minimum=0, maximum=0.99)
+    residual_dropout: float = knob(0.0, "on each sublayer's output", minimum=0, maximum=0.99)
+    feed_forward_dropout: float = knob(0.0, "on the hidden units of the feed-forward", minimum=0, maximum=0.99)
+    parallel_block: bool = knob(False, "attention and feed-forward read the same norm and are summed (GPT-J)")
+    layer_sharing: int = knob(1, "consecutive layers that share one set of parameters (ALBERT)", minimum=1)
+    scan_layers: bool = knob(False, "lax.scan over layers: compiles faster; same parameters either way")
+    remat: Literal["none", "dots", "full"] = knob(
+        "none", "what the backward pass recomputes: nothing, all but matrix products, everything in a block")
+    param_dtype: Literal["float32", "bfloat16"] = knob("float32", "type parameters are kept in")
+    compute_dtype: Literal["float32", "bfloat16"] = knob(
+        "float32", "type of activations; norms, softmax and loss stay float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where text comes from and how it becomes windows of tokens."""
+
+    source: Literal["auto", "python_stdlib", "text", "jsonl", "tfds"] = knob(
+        "auto", "auto: by path's ending; with no path, tfds_name's set or else the interpreter's own library")
+    path: str | None = knob(None, "file, glob, or folder with train/validation/test files; plain, .gz or .xz")
+    text_field: str = knob("text", "field of a JSON line, or feature of a TFDS example, that holds the text")
+    tfds_name: str | None = knob(None, "TFDS name, such as lm1b or my_set/config:1.0.0")
+    tfds_dir: str | None = knob(None, "where TFDS keeps its data; none is its own default")
+    document: Literal["file", "line", "blank_line"] = knob("file", "what ends a document of a text file")
+    cleaning: tuple[str, ...] = knob(("unicode_nfc", "control_characters", "exact_duplicates"),
+                                     "named steps, in order (data/cleaning.py)")
+    split: Literal["auto", "hash", "contiguous"] = knob(
+        "auto", "where files do not split the data: by hash of each document, or by position in the text; "
+        "auto is contiguous for a single document")
+    validation_fraction: float = knob(0.05, "of the data, where files do not split it", minimum=0, maximum=0.9)
+    test_fraction: float = knob(0.05, "of the data, where files do not split it", minimum=0, maximum=0.9)
+    tokenizer: Literal["bytes", "characters", "bpe", "wordpiece", "unigram"] = knob("bpe", "how text becomes tokens")
+    tokenizer_vocabulary_size: int = knob(2048, "of a trained tokenizer (bpe, wordpiece, unigram)", minimum=2)
+    tokenizer_path: str | None = knob(None, "tokenizer.json to take instead of training one")
+    end_of_text: bool = knob(True, "start each document with the <|endoftext|> token")
+    packing: Literal["documents", "stream"] = knob(
+        "documents", "documents: attention stays inside a document; stream: it sees the whole window")
+    window_offset: Literal["random", "fixed"] = knob(
+        "random", "where an epoch's windows start: at a new offset each epoch, or always at 0")
+    cache_dir: str | None = knob(None, "for tokenized data; none is $PURELM_CACHE or ~/.cache/purelm")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The update rule and the learning rate's course."""
+
+    name: Literal["sgd", "adam", "adamw", "adabelief", "adafactor", "lion", "muon"] = knob("adamw", "update rule")
+    learning_rate: float = knob(1e-3, "at its peak", above=0)
+    schedule: Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"] = knob("cosine", "after the warm-up")
+    warmup: Duration = knob("0", "linear rise from zero")
+    decay: Duration = knob("20%", "last part of wsd, in which the rate falls linearly")
+    final_fraction: float = knob(0.0, "rate at the last step, as a part of the peak", minimum=0, maximum=1)
+    beta1: float = knob(0.9, "decay of the first moment", minimum=0, maximum=0.9999999)
+    beta2: float = knob(0.999, "decay of the second moment", minimum=0, maximum=0.9999999)
+    epsilon: float = knob(1e-8, "of the Adam family", above=0)
+    momentum: float = knob(0.0, "of sgd and muon", minimum=0, maximum=0.9999999)
+    nesterov: bool = knob(False, "look-ahead for sgd's and muon's momentum, and Adam's (NAdam)")
+    weight_decay: float = knob(0.0, "decoupled, times the learning rate", minimum=0)
+    clip_norm: float | None = knob(None, "largest global norm of a gradient", above=0)
+    adam_learning_rate: float | None = knob(
+        None, "peak rate of the parameters that muon leaves to Adam; none is learning_rate", above=0)
+    muon_steps: int = knob(5, "Newton-Schulz iterations", minimum=1)
+    decay_rules: tuple[tuple[str, float], ...] = knob(
+        ((r".*(kernel|embedding)$", 1.0), (".*", 0.0)),
+        "(regex on the parameter's path, factor on weight_decay); the first match counts, no match is an error")
+    learning_rate_rules: tuple[tuple[str, float], ...] = knob(
+        ((".*", 1.0),), "(regex, factor on the learning rate); 0 freezes; as above")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in what portions, and what is written when."""
+
+    num_steps: int | None = knob(None, "updates; give one of num_steps, num_epochs, num_tokens", minimum=1)
+    num_epochs: float | None = knob(None, "passes over the training split", above=0)
+    num_tokens: int | None = knob(None, "tokens to train on", minimum=1)
+    batch_size: int = knob(32, "windows an update, over all devices and micro-batches", minimum=1)
+    accumulation_steps: int = knob(1, "micro-batches an update", minimum=1)
+    label_smoothing: float = knob(0.0, "probability spread over the vocabulary", minimum=0, maximum=0.99)
+    z_loss: float = knob(0.0, "factor on log(Z)^2", minimum=0)
+    loss_chunk: int | None = knob(
+        None, "vocabulary entries whose logits are held at once; none holds all", minimum=1)
+    ema_decay: float | None = knob(
+        None, "decay of a running average of the parameters, which is then what is evaluated", above=0, maximum=0.9999999)
+    log_every: Duration = knob("1%", "steps between rows of metrics")
+    evaluate_every: Duration = knob("10%", "steps between evaluations")
+    evaluate_batches: int | None = knob(None, "batches of the validation split; none is all", minimum=1)
+    checkpoint_every: Duration = knob("10%", "steps between checkpoints")
+    keep_last: int = knob(2, "newest checkpoints kept", minimum=1)
+    keep_best: bool = knob(True, "keep the checkpoint of the best validation loss too")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How one step is spread over devices."""
+
+    engine: Literal["auto", "pmap", "mesh"] = knob(
+        "auto", "auto is pmap where parameters are replicated, mesh where they are split")
+    data: int = knob(-1, "devices along the batch; -1 is all that the other axes leave", minimum=-1)
+    fsdp: int = knob(1, "devices over which parameters and batch are both split", minimum=1)
+    tensor: int = knob(1, "devices over which heads and hidden units are split", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seed: int = knob(0, "of initial values, data order and dropout", minimum=0)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)

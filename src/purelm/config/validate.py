@@ -1,0 +1,200 @@
+"""What a config may say: types and bounds field by field, then the rules between fields, then what data resolves."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from typing import Any
+
+from purelm.config import durations
+from purelm.config.schema import Config, Duration, ModelConfig, TrainingConfig
+from purelm.errors import UserError, did_you_mean
+
+GATED = ("glu", "geglu", "swiglu", "reglu", "bilinear")
+_DURATIONS = {"optimizer": ("warmup", "decay"), "training": ("log_every", "evaluate_every", "checkpoint_every")}
+
+
+def validate(config: Config) -> Config:
+    """The same config, once everything that can be checked without data holds.
+
+    Raises:
+      UserError: one line that names the first field that is wrong, and what would be right.
+    """
+    _check_fields(config, "config")
+    _check_model(config.model)
+    _check_training(config.training)
+    _check_parallel(config)
+    for section, names in _DURATIONS.items():
+        for name in names:
+            durations.parse_duration(getattr(getattr(config, section), name), f"config.{section}.{name}")
+    for name in ("decay_rules", "learning_rate_rules"):
+        _check_rules(getattr(config.optimizer, name), f"config.optimizer.{name}")
+    if config.data.validation_fraction + config.data.test_fraction >= 1:
+        raise UserError("config.data: validation_fraction + test_fraction must leave something to train on (below 1)")
+    return config
+
+
+def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> Config:
+    """The config with everything derived filled in: sizes of the model, and every duration in steps.
+
+    `vocabulary_size` is the tokenizer's; `tokens_per_epoch` is what one pass over the training split trains on.
+    Finalizing a finalized config changes nothing.
+
+    Raises:
+      UserError: the model's vocabulary is smaller than the tokenizer's, or a duration is longer than the run.
+    """
+    validate(config)
+    model, training = config.model, config.training
+    if model.vocabulary_size is not None and model.vocabulary_size < vocabulary_size:
+        raise UserError(f"config.model.vocabulary_size={model.vocabulary_size} is smaller than the tokenizer's "
+                        f"{vocabulary_size}; leave it at none, or give at least {vocabulary_size}")
+    model = resolve_model(model, vocabulary_size)
+    tokens = {"tokens_per_step": training.batch_size * model.context_length, "tokens_per_epoch": tokens_per_epoch}
+    num_steps = _num_steps(training, **tokens)
+
+    def steps(section: str, name: str) -> str:
+        where = f"config.{section}.{name}"
+        amount, unit = durations.parse_duration(getattr(getattr(config, section), name), where)
+        return str(durations.to_steps(amount, unit, num_steps=num_steps, **tokens))
+
+    resolved = {section: {name: steps(section, name) for name in names} for section, names in _DURATIONS.items()}
+    for name, value in resolved["training"].items():
+        if int(value) < 1:
+            raise UserError(f"config.training.{name}: must be at least one step")
+    if int(resolved["optimizer"]["warmup"]) > num_steps:
+        raise UserError(f"config.optimizer.warmup is {resolved['optimizer']['warmup']} steps, longer than the run of "
+                        f"{num_steps}; shorten it, or train longer")
+    return dataclasses.replace(
+        config, model=model, optimizer=dataclasses.replace(config.optimizer, **resolved["optimizer"]),
+        training=dataclasses.replace(training, num_steps=num_steps, num_epochs=None, num_tokens=None,
+                                     **resolved["training"]))
+
+
+def resolve_model(model: ModelConfig, vocabulary_size: int) -> ModelConfig:
+    """The model config with each size that is derived when left at none filled in."""
+    gated = model.feed_forward in GATED
+    hidden = -(-8 * model.width // 3 // 8) * 8 if gated else 4 * model.width
+    return dataclasses.replace(
+        model,
+        vocabulary_size=model.vocabulary_size or vocabulary_size,
+        num_kv_heads=model.num_kv_heads or model.num_heads,
+        head_size=model.head_size or model.width // model.num_heads,
+        feed_forward_width=model.feed_forward_width or hidden)
+
+
+def _num_steps(training: TrainingConfig, *, tokens_per_step: int, tokens_per_epoch: int) -> int:
+    if training.num_steps is not None:
+        return training.num_steps
+    amount, unit = ((training.num_epochs, "epochs") if training.num_epochs is not None
+                    else (training.num_tokens, "tokens"))
+    return durations.to_steps(amount, unit, tokens_per_step=tokens_per_step, tokens_per_epoch=tokens_per_epoch,
+                              num_steps=None)
+
+
+def _check_fields(section: Any, where: str) -> None:
+    hints = typing.get_type_hints(type(section))
+    for field in dataclasses.fields(section):
+        value, path = getattr(section, field.name), f"{where}.{field.name}"
+        if dataclasses.is_dataclass(hints[field.name]):
+            _check_fields(value, path)
+        else:
+            _check_type(value, hints[field.name], path)
+            _check_bounds(value, field.metadata, path)
+
+
+def _check_type(value: Any, hint: Any, path: str) -> None:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return
+        hint, = (argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise UserError(f"{path}='{value}' is not known{did_you_mean(str(value), arguments)}")
+    elif origin is tuple:
+        if not isinstance(value, tuple):
+            raise UserError(f"{path}: wants a tuple such as \"('a', 'b')\", not {value!r}")
+        if arguments[-1] is Ellipsis:
+            arguments = arguments[:1] * len(value)
+        if len(arguments) != len(value):
+            raise UserError(f"{path}: wants {len(arguments)} values, not {value!r}")
+        for position, (item, kind) in enumerate(zip(value, arguments)):
+            _check_type(item, kind, f"{path}[{position}]")
+    elif not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{path}={value!r}: wants {_NAMES.get(hint, hint.__name__)}, not {type(value).__name__}")
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Duration: "text"}
+
+
+def _check_bounds(value: Any, bounds: Any, path: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UserError(f"{path}={value}: must be a finite number")
+    if bounds["minimum"] is not None and value < bounds["minimum"]:
+        raise UserError(f"{path}={value}: must be at least {bounds['minimum']}")
+    if bounds["above"] is not None and value <= bounds["above"]:
+        raise UserError(f"{path}={value}: must be above {bounds['above']}")
+    if bounds["maximum"] is not None and value > bounds["maximum"]:
+        raise UserError(f"{path}={value}: must be at most {bounds['maximum']}")
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.head_size is None and model.width % model.num_heads:
+        raise UserError(f"config.model.num_heads={model.num_heads} does not divide config.model.width={model.width}; "
+                        f"one of {_divisors(model.width)} does, or set config.model.head_size")
+    kv_heads = model.num_kv_heads or model.num_heads
+    if model.num_heads % kv_heads:
+        raise UserError(f"config.model.num_kv_heads={kv_heads} does not divide config.model.num_heads="
+                        f"{model.num_heads}; one of {_divisors(model.num_heads)} does")
+    if model.num_layers % model.layer_sharing:
+        raise UserError(f"config.model.layer_sharing={model.layer_sharing} does not divide config.model.num_layers="
+                        f"{model.num_layers}; one of {_divisors(model.num_layers)} does")
+    head_size = model.head_size or model.width // model.num_heads
+    if model.positions == "rope" and int(head_size * model.rope_fraction) // 2 < 1:
+        raise UserError(f"config.model.rope_fraction={model.rope_fraction} of head size {head_size} leaves no pair to "
+                        "rotate; make either larger")
+    if model.positions == "sinusoidal" and model.width % 2:
+        raise UserError(f"config.model.width={model.width}: sinusoidal positions want an even width")
+    if model.tied_embeddings and model.zero_head:
+        raise UserError("config.model.zero_head=true needs config.model.tied_embeddings=false: a tied head is the "
+                        "embedding")
+
+
+def _check_training(training: TrainingConfig) -> None:
+    given = [name for name in ("num_steps", "num_epochs", "num_tokens") if getattr(training, name) is not None]
+    if len(given) != 1:
+        said = f"both {' and '.join(given)} are set" if given else "no length is set"
+        remedy = f"; set the others to none, such as --config.training.{given[0]}=none" if given else ""
+        raise UserError(f"config.training: {said}; give exactly one of num_steps, num_epochs, num_tokens{remedy}")
+    if training.batch_size % training.accumulation_steps:
+        raise UserError(f"config.training.accumulation_steps={training.accumulation_steps} does not divide "
+                        f"config.training.batch_size={training.batch_size}; one of "
+                        f"{_divisors(training.batch_size)} does")
+
+
+def _check_parallel(config: Config) -> None:
+    parallel = config.parallel
+    if parallel.data == 0:
+        raise UserError("config.parallel.data=0: give a number of devices, or -1 for all that the other axes leave")
+    if parallel.engine == "pmap" and (parallel.fsdp > 1 or parallel.tensor > 1):
+        raise UserError("config.parallel.engine='pmap' keeps parameters whole on each device, so fsdp and tensor must "
+                        "be 1; use engine 'mesh' to split them")
+
+
+def _check_rules(rules: tuple[tuple[str, float], ...], path: str) -> None:
+    for pattern, factor in rules:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{path}: '{pattern}' is not a regular expression ({error})") from error
+        if not factor >= 0:
+            raise UserError(f"{path}: the factor of '{pattern}' is {factor}; it must be at least 0")
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
