@@ -123,7 +123,7 @@ def _check_type(value: Any, hint: Any, path: str) -> None:
             raise UserError(f"{path}: wants {len(arguments)} values, not {value!r}")
         for position, (item, kind) in enumerate(zip(value, arguments)):
             _check_type(item, kind, f"{path}[{position}]")
-    elif not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    elif not isinstance(value, (int, float) if hint is float else hint) or isinstance(value, bool) != (hint is bool):
         raise UserError(f"{path}={value!r}: wants {_NAMES.get(hint, hint.__name__)}, not {type(value).__name__}")
 
 

@@ -1,0 +1,49 @@
+import pytest
+
+from purelm.config.arguments import prepare_arguments
+from purelm.errors import UserError
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "my_config.py"
+    path.write_text("")
+    return path
+
+
+def test_none_is_taken_out_and_whole_numbers_are_written_out(config_file):
+    arguments = ["train.py", f"--config={config_file}:cpu", "--config.training.num_tokens=1e9",
+                 "--config.training.num_steps=none", "--config.optimizer.learning_rate=1e-3", "--workdir=none",
+                 "--noconfig.model.bias", "--", "--config.x=none"]
+    kept, to_none = prepare_arguments(arguments)
+    assert kept == ["train.py", f"--config={config_file}:cpu", "--config.training.num_tokens=1000000000",
+                    "--config.optimizer.learning_rate=1e-3", "--workdir=none", "--noconfig.model.bias", "--",
+                    "--config.x=none"]
+    assert to_none == [("training", "num_steps")]
+
+
+@pytest.mark.parametrize("argument, said", [
+    ("--config.model.num_layer=3", "did you mean 'num_layers'"),
+    ("--config.modell.num_layers=3", "did you mean 'model'"),
+    ("--config.training.learning_rate=3", "did you mean '--config.optimizer.learning_rate'"),
+    ("--config.num_layers=3", "did you mean '--config.model.num_layers'"),
+    ("--config.model=3", "is a section"),
+    ("--config.sed=3", "did you mean 'seed'"),
+    ("--config.model.width=none", "cannot be none"),
+    ("--config.model.qqqq=1", "--help_config"),
+])
+def test_a_slip_is_named_with_what_would_be_right(argument, said):
+    with pytest.raises(UserError) as error:
+        prepare_arguments(["train.py", argument])
+    assert said in str(error.value)
+
+
+def test_a_missing_config_file_suggests_its_neighbor(config_file):
+    with pytest.raises(UserError, match="did you mean '.*my_config.py'"):
+        prepare_arguments(["train.py", f"--config={config_file.parent}/my_confg.py"])
+
+
+def test_a_json_config_goes_through_the_json_reader(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    kept, _ = prepare_arguments(["train.py", f"--config={tmp_path}/config.json"])
+    assert kept[1].endswith(f"from_json.py:{tmp_path}/config.json")

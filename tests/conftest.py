@@ -1,0 +1,30 @@
+"""Shared by all tests: programs compiled once per machine, nothing written to the user's own cache."""
+
+import os
+import pathlib
+import tempfile
+
+import pytest
+
+# One cache for all workers and for the programs that tests start. It is kept between runs: most of the tests' time
+# is compilation.
+CACHE = pathlib.Path(os.environ.get("PURELM_TEST_CACHE") or pathlib.Path(tempfile.gettempdir()) / "purelm-test-cache")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    os.environ["PURELM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def test_data() -> pathlib.Path:
+    """The folder of real data sets, where there is one; tests that need it are skipped elsewhere."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    folder = pathlib.Path(os.environ.get("PURELM_TEST_DATA") or root.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"needs the data sets of {folder} (set PURELM_TEST_DATA)")
+    return folder
