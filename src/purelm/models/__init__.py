@@ -1,0 +1,18 @@
+"""What is computed: one Transformer stack with switches, as a pure function of (parameters, tokens)."""
+
+from purelm.models.cache import Cache, init_cache
+from purelm.models.counting import (
+    cache_bytes,
+    count_parameters,
+    flops_per_token,
+    forward_flops_per_token,
+    parameter_shapes,
+)
+from purelm.models.shapes import check_model
+from purelm.models.stack import unstack_layers
+from purelm.models.transformer import Output, Transformer
+
+__all__ = [
+    "Cache", "Output", "Transformer", "cache_bytes", "check_model", "count_parameters", "flops_per_token",
+    "forward_flops_per_token", "init_cache", "parameter_shapes", "unstack_layers",
+]

@@ -1,0 +1,107 @@
+"""The forms in which attention can be computed, all the same function, and the choice between them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from purelm.config import ModelConfig
+from purelm.models.context import AttentionContext
+from purelm.models.dropout import dropout
+from purelm.models.shapes import head_size
+
+FORMS = ("naive", "xla", "cudnn", "splash")
+
+# Large enough that exp(score - max) is exactly 0 in float32, small enough that no difference overflows.
+MASKED = -1e30
+
+
+def attention_scale(config: ModelConfig) -> float:
+    """Factor on the scores: config.attention_scale, or 1 / sqrt(H) (Vaswani et al. 2017, equation 1)."""
+    return head_size(config) ** -0.5 if config.attention_scale is None else config.attention_scale
+
+
+def softcap(x: jax.Array, cap: float | None) -> jax.Array:
+    """cap tanh(x / cap), or x where cap is None (Gemma 2, 2024, arXiv 2408.00118, section 2)."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def softmax_with_sink(scores_BNTS: jax.Array, sink_N: jax.Array) -> jax.Array:
+    """exp(scores) / (exp(sink) + sum of exp(scores)) over S: each head has one more logit, which reads nothing.
+
+    Attention sinks: Xiao et al. 2023, arXiv 2309.17453; a learned logit a head as in gpt-oss (2025), arXiv
+    2508.10925; Miller 2023, "Attention is off by one", is the case sink = 0.
+    """
+    sink_NTS = sink_N.astype(jnp.float32)[:, None, None]
+    top = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores_BNTS, axis=-1, keepdims=True), sink_NTS))
+    exponential = jnp.exp(scores_BNTS - top)
+    return exponential / (jnp.sum(exponential, axis=-1, keepdims=True) + jnp.exp(sink_NTS - top))
+
+
+def naive_attention(
+    config: ModelConfig, query_BTNH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array,
+    context: AttentionContext, sink_N: jax.Array | None, dropout_key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """(y_BTNH, weights_BNTS) by the formula softmax(softcap(scale q k) + bias, masked) v, with every option.
+
+    Scores and softmax are float32. Weights are those before dropout.
+    """
+    B, T, N, H = query_BTNH.shape
+    S, K = key_BSKH.shape[1:3]
+    query_BTKGH = (query_BTNH * attention_scale(config)).reshape(B, T, K, N // K, H)
+    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", query_BTKGH, key_BSKH, preferred_element_type=jnp.float32)
+    scores_BNTS = softcap(scores_BKGTS.reshape(B, N, T, S), config.attention_softcap)
+    if context.bias_BNTS is not None:
+        scores_BNTS = scores_BNTS + context.bias_BNTS
+    if context.mask_BTS is not None:
+        scores_BNTS = jnp.where(context.mask_BTS[:, None], scores_BNTS, MASKED)
+    weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1) if sink_N is None else softmax_with_sink(scores_BNTS, sink_N)
+    dropped_BNTS = dropout(weights_BNTS, config.attention_dropout, dropout_key).astype(value_BSKH.dtype)
+    y_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", dropped_BNTS.reshape(B, K, N // K, T, S), value_BSKH)
+    return y_BTKGH.reshape(B, T, N, H), weights_BNTS
+
+
+def library_attention(
+    config: ModelConfig, query_BTNH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, context: AttentionContext
+) -> jax.Array:
+    """y_BTNH by jax.nn.dot_product_attention, as XLA operations or as cuDNN's flash kernel (Dao 2023, 2307.08691)."""
+    by_flag = context.mask_BTS is None
+    window = config.attention_window
+    return jax.nn.dot_product_attention(
+        query_BTNH, key_BSKH, value_BSKH,
+        bias=None if context.bias_BNTS is None else context.bias_BNTS.astype(query_BTNH.dtype),
+        mask=None if by_flag else context.mask_BTS[:, None],
+        scale=attention_scale(config),
+        is_causal=by_flag,
+        local_window_size=(window - 1, 0) if by_flag and window is not None else None,
+        implementation=context.implementation,
+    )
+
+
+def splash_attention(
+    config: ModelConfig, query_BTNH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, context: AttentionContext,
+    *, interpret: bool = False,
+) -> jax.Array:
+    """y_BTNH by JAX's block-sparse flash kernel for TPU (Pallas); `interpret` runs it anywhere, slowly, for tests."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    T, N = query_BTNH.shape[1:3]
+    window = config.attention_window
+    mask = splash.CausalMask((T, T)) if window is None else splash.LocalMask((T, T), (window - 1, 0), 0)
+    block = next(size for size in (512, 256, 128) if T % size == 0)
+    kernel = splash.make_splash_mha_single_device(
+        mask=splash.MultiHeadMask([mask] * N),
+        block_sizes=splash.BlockSizes(**dict.fromkeys(
+            ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute",
+             "block_q_dq", "block_kv_dq"), block)),
+        attn_logits_soft_cap=config.attention_softcap,
+        interpret=interpret,
+    )
+    query_BNTH = jnp.swapaxes(query_BTNH * attention_scale(config), 1, 2)
+    key_BKSH, value_BKSH = jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
+    if context.segments_BT is None:
+        y_BNTH = jax.vmap(kernel)(query_BNTH, key_BKSH, value_BKSH)
+    else:
+        segments = splash.SegmentIds(context.segments_BT, context.segments_BT)
+        y_BNTH = jax.vmap(kernel)(query_BNTH, key_BKSH, value_BKSH, segments)
+    return jnp.swapaxes(y_BNTH, 1, 2)

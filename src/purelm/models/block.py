@@ -1,0 +1,72 @@
+"""One layer: attention and feed-forward, each with its norms, dropout and residual sum."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+from purelm.config import ModelConfig
+from purelm.models.attention import Attention
+from purelm.models.context import AttentionContext
+from purelm.models.dropout import dropout
+from purelm.models.dtypes import param_dtype
+from purelm.models.feed_forward import FeedForward
+from purelm.models.norms import Norm
+
+
+class Block(nn.Module):
+    """x_BTD -> x_BTD.
+
+    Pre-norm: x + f(norm(x)) (Radford et al. 2019; Xiong et al. 2020, arXiv 2002.04745). Post-norm: norm(x + f(x))
+    (Vaswani et al. 2017, arXiv 1706.03762). Sandwich: x + norm(f(norm(x))) (Ding et al. 2021, CogView, arXiv
+    2105.13290; Gemma 2, arXiv 2408.00118). Parallel: attention a and feed-forward f read the same norm and are summed,
+    x + a(norm(x)) + f(norm(x)) (Wang & Komatsuzaki 2021, GPT-J; PaLM, arXiv 2204.02311), with post-norm
+    norm(x + a(x) + f(x)).
+    """
+
+    config: ModelConfig
+
+    def _branch(self, y_BTD: jax.Array, name: str, deterministic: bool) -> jax.Array:
+        """A sublayer's output as it is added to the stream: normalized (sandwich), dropped out, scaled.
+
+        inverse_sqrt_depth: 1/sqrt(2 x layers), as GPT-2's initialization but for good (De & Smith 2020, arXiv
+        2002.10444). rezero: a learned scalar from zero (Bachlechner et al. 2020, arXiv 2003.04887).
+        """
+        config = self.config
+        if config.norm_place == "sandwich":
+            y_BTD = Norm(config, name=f"{name}_output_norm")(y_BTD)
+        if config.residual_dropout and not deterministic:
+            y_BTD = dropout(y_BTD, config.residual_dropout, self.make_rng("dropout"))
+        if config.residual_scale == "inverse_sqrt_depth":
+            return y_BTD * (2 * config.num_layers) ** -0.5
+        if config.residual_scale == "rezero":
+            scale = self.param(f"{name}_residual_scale", nn.initializers.zeros, (), param_dtype(config))
+            return y_BTD * scale.astype(y_BTD.dtype)
+        return y_BTD
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: jax.Array, context: AttentionContext, cached: tuple[jax.Array, jax.Array] | None = None, *,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None, jax.Array | None]:
+        """(x_BTD, this layer's cache, attention weights_BNTS or None)."""
+        config = self.config
+        post = config.norm_place == "post"
+        attention = Attention(config, name="attention")
+        feed_forward = FeedForward(config, name="feed_forward")
+        if config.parallel_block:
+            norm = Norm(config, name="norm")
+            h_BTD = x_BTD if post else norm(x_BTD)
+            y_BTD, cached, weights_BNTS = attention(h_BTD, context, cached, deterministic=deterministic)
+            x_BTD = x_BTD + self._branch(y_BTD, "attention", deterministic)
+            x_BTD = x_BTD + self._branch(feed_forward(h_BTD, deterministic=deterministic), "feed_forward", deterministic)
+            return norm(x_BTD) if post else x_BTD, cached, weights_BNTS
+        norm = Norm(config, name="attention_norm")
+        h_BTD = x_BTD if post else norm(x_BTD)
+        y_BTD, cached, weights_BNTS = attention(h_BTD, context, cached, deterministic=deterministic)
+        x_BTD = x_BTD + self._branch(y_BTD, "attention", deterministic)
+        x_BTD = norm(x_BTD) if post else x_BTD
+        norm = Norm(config, name="feed_forward_norm")
+        h_BTD = x_BTD if post else norm(x_BTD)
+        x_BTD = x_BTD + self._branch(feed_forward(h_BTD, deterministic=deterministic), "feed_forward", deterministic)
+        return norm(x_BTD) if post else x_BTD, cached, weights_BNTS

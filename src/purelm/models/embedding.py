@@ -1,0 +1,46 @@
+"""The token embedding and the output layer."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purelm.config import ModelConfig
+from purelm.models.dtypes import compute_dtype, param_dtype
+from purelm.models.initialization import embedding_initializer, kernel_initializer
+from purelm.models.shapes import vocabulary_size
+
+
+class Embedding(nn.Module):
+    """tokens_BT -> x_BTD: a row of the table [V, D] each, times sqrt(D) with embedding_scale=sqrt_width.
+
+    Vaswani et al. 2017 (arXiv 1706.03762, section 3.4).
+    """
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        shape = (vocabulary_size(config), config.width)
+        self.embedding = self.param("embedding", embedding_initializer(config), shape, param_dtype(config))
+
+    def table(self) -> jax.Array:
+        """[V, D], in the parameters' type."""
+        return self.embedding
+
+    def __call__(self, tokens_BT: jax.Array) -> jax.Array:
+        x_BTD = jnp.take(self.embedding, tokens_BT, axis=0, mode="clip").astype(compute_dtype(self.config))
+        return x_BTD if self.config.embedding_scale == "one" else x_BTD * self.config.width ** 0.5
+
+
+class Head(nn.Module):
+    """The matrix [D, V] of an output layer of its own."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        config = self.config
+        shape = (config.width, vocabulary_size(config))
+        return self.param("kernel", kernel_initializer(config, "head"), shape, param_dtype(config))

@@ -1,0 +1,64 @@
+"""Normalization, computed in float32 whatever the type of the activations."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purelm.config import ModelConfig
+from purelm.models.dtypes import param_dtype
+
+
+def layer_norm(x: jax.Array, epsilon: float) -> jax.Array:
+    """(x - mean) / sqrt(variance + epsilon) over the last axis, in float32 (Ba, Kiros & Hinton 2016, arXiv 1607.06450)."""
+    x = x.astype(jnp.float32)
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered), axis=-1, keepdims=True) + epsilon)
+
+
+def rms_norm(x: jax.Array, epsilon: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + epsilon) over the last axis, in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
+
+
+class Norm(nn.Module):
+    """config.norm over the last axis: LayerNorm, RMSNorm or nothing; the result has the input's type.
+
+    The learned scale comes with config.norm_scale, the bias with config.bias (LayerNorm only).
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        config = self.config
+        if config.norm == "none":
+            return x
+        normalize = layer_norm if config.norm == "layer_norm" else rms_norm
+        y = normalize(x, config.norm_epsilon)
+        shape = (x.shape[-1],)
+        if config.norm_scale:
+            y = y * self.param("scale", nn.initializers.ones, shape, param_dtype(config)).astype(jnp.float32)
+        if config.bias and config.norm == "layer_norm":
+            y = y + self.param("bias", nn.initializers.zeros, shape, param_dtype(config)).astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm of queries or keys over the head size, one scale for all heads (QK-norm).
+
+    Henry et al. 2020, arXiv 2010.04245; with RMS and a learned scale as in Dehghani et al. 2023, arXiv 2302.05442,
+    and Chameleon (2024), arXiv 2405.09818.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTNH: jax.Array) -> jax.Array:
+        y_BTNH = rms_norm(x_BTNH, self.config.norm_epsilon)
+        if self.config.norm_scale:
+            scale_H = self.param("scale", nn.initializers.ones, (x_BTNH.shape[-1],), param_dtype(self.config))
+            y_BTNH = y_BTNH * scale_H.astype(jnp.float32)
+        return y_BTNH.astype(x_BTNH.dtype)

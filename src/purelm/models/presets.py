@@ -1,0 +1,89 @@
+"""Published shapes, as functions that return a ModelConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from purelm.config import ModelConfig
+from purelm.errors import UserError, did_you_mean
+
+GPT2_SIZES = {
+    "124m": {"num_layers": 12, "num_heads": 12, "width": 768},
+    "355m": {"num_layers": 24, "num_heads": 16, "width": 1024},
+    "774m": {"num_layers": 36, "num_heads": 20, "width": 1280},
+    "1.5b": {"num_layers": 48, "num_heads": 25, "width": 1600},
+}
+GPT2_NAMES = {"small": "124m", "medium": "355m", "large": "774m", "xl": "1.5b"}
+
+LLAMA_SIZES = {
+    # llama2.c's stories15M; a 160M-parameter shape of GPT-2 small's size; TinyLlama 1.1B; Llama 3 8B.
+    "tiny": {"vocabulary_size": 32_000, "context_length": 256, "num_layers": 6, "width": 288, "num_heads": 6,
+             "feed_forward_width": 768, "tied_embeddings": True},
+    "160m": {"vocabulary_size": 32_000, "context_length": 2048, "num_layers": 12, "width": 768, "num_heads": 12,
+             "feed_forward_width": 3072},
+    "1b": {"vocabulary_size": 32_000, "context_length": 2048, "num_layers": 22, "width": 2048, "num_heads": 32,
+           "num_kv_heads": 4, "feed_forward_width": 5632},
+    "8b": {"vocabulary_size": 128_256, "context_length": 8192, "num_layers": 32, "width": 4096, "num_heads": 32,
+           "num_kv_heads": 8, "feed_forward_width": 14_336, "rope_base": 500_000.0},
+}
+
+
+def _pick(sizes: dict[str, dict], size: str, preset: str) -> dict:
+    if size not in sizes:
+        raise UserError(f"{preset}(size='{size}') is no size of it{did_you_mean(size, sizes)}")
+    return sizes[size]
+
+
+def gpt2(size: str = "124m", **changes: object) -> ModelConfig:
+    """GPT-2 (Radford et al. 2019): 124m (small), 355m (medium), 774m (large) or 1.5b (xl), vocabulary 50,257.
+
+    Dropout is 0; the released models were trained with 0.1 (give it in `changes`). Raises UserError for another size.
+    """
+    size = GPT2_NAMES[size] if size in GPT2_NAMES else size
+    config = ModelConfig(
+        vocabulary_size=50_257, context_length=1024, feed_forward="gelu_tanh", positions="learned", norm="layer_norm",
+        norm_place="pre", norm_epsilon=1e-5, bias=True, tied_embeddings=True, initialization="gpt2",
+        initialization_stddev=0.02, **_pick(GPT2_SIZES, size, "gpt2"))
+    return dataclasses.replace(config, **changes)
+
+
+def llama(size: str = "tiny", **changes: object) -> ModelConfig:
+    """Llama-shaped (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Llama 3, 2024, arXiv 2407.21783): tiny,
+    160m, 1b (TinyLlama: Zhang et al. 2024, arXiv 2401.02385) or 8b (Llama 3 8B).
+
+    Pre-RMSNorm, RoPE, SwiGLU, no biases. Raises UserError for another size.
+    """
+    config = ModelConfig(
+        feed_forward="swiglu", positions="rope", norm="rms_norm", norm_place="pre", norm_epsilon=1e-5, bias=False,
+        tied_embeddings=False, initialization="gpt2", initialization_stddev=0.02)
+    return dataclasses.replace(config, **{**_pick(LLAMA_SIZES, size, "llama"), **changes})
+
+
+def nanogpt_cpu(**changes: object) -> ModelConfig:
+    """nanoGPT's recipe for a laptop's CPU on Shakespeare's characters (Karpathy 2022, train_shakespeare_char.py)."""
+    config = ModelConfig(
+        vocabulary_size=65, context_length=64, num_layers=4, num_heads=4, width=128, feed_forward="gelu",
+        positions="learned", norm="layer_norm", bias=False, tied_embeddings=True, initialization="gpt2",
+        initialization_stddev=0.02)
+    return dataclasses.replace(config, **changes)
+
+
+def nanogpt_gpu(**changes: object) -> ModelConfig:
+    """nanoGPT's recipe for one GPU on Shakespeare's characters: 6 layers of 384, dropout 0.2 everywhere it has one."""
+    config = nanogpt_cpu(
+        context_length=256, num_layers=6, num_heads=6, width=384, embedding_dropout=0.2, attention_dropout=0.2,
+        residual_dropout=0.2)
+    return dataclasses.replace(config, **changes)
+
+
+def purelm_fast(vocabulary_size: int | None = None, **changes: object) -> ModelConfig:
+    """The quickest architecture we measured at small sizes; meant for Muon.
+
+    Pre-RMSNorm without scale and a normalized embedding, RoPE, QK-norm, squared ReLU, outputs and head at zero.
+    """
+    config = ModelConfig(
+        vocabulary_size=vocabulary_size, context_length=64, num_layers=4, num_heads=4, width=128,
+        feed_forward="squared_relu", positions="rope", norm="rms_norm", norm_place="pre", norm_scale=False,
+        norm_epsilon=1e-6, embedding_norm=True, qk_norm=True, bias=False, tied_embeddings=False, zero_outputs=True,
+        zero_head=True, initialization="lecun", initialization_stddev=1.0)
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,85 @@
+"""Sizes that follow from a ModelConfig, and the combinations of options that cannot be built."""
+
+from __future__ import annotations
+
+from purelm.config import ModelConfig
+from purelm.errors import UserError
+
+
+def head_size(config: ModelConfig) -> int:
+    """H: config.head_size, or width / num_heads."""
+    return config.width // config.num_heads if config.head_size is None else config.head_size
+
+
+def num_kv_heads(config: ModelConfig) -> int:
+    """K: config.num_kv_heads, or one a query head.
+
+    One is multi-query attention (Shazeer 2019, arXiv 1911.02150), between is grouped-query attention (Ainslie et
+    al. 2023, arXiv 2305.13245): query head n reads key/value head n // (N / K).
+    """
+    return config.num_heads if config.num_kv_heads is None else config.num_kv_heads
+
+
+def is_gated(config: ModelConfig) -> bool:
+    """Whether the feed-forward has a gate (Shazeer 2020)."""
+    return config.feed_forward.endswith("glu") or config.feed_forward == "bilinear"
+
+
+def feed_forward_width(config: ModelConfig) -> int:
+    """F: config.feed_forward_width, or 4 x width, or where gated 8/3 x width rounded up to a multiple of 8."""
+    if config.feed_forward_width is not None:
+        return config.feed_forward_width
+    if is_gated(config):
+        return -(-8 * config.width // 24) * 8
+    return 4 * config.width
+
+
+def rotated_size(config: ModelConfig) -> int:
+    """Dimensions of each head that RoPE rotates."""
+    return int(head_size(config) * config.rope_fraction)
+
+
+def vocabulary_size(config: ModelConfig) -> int:
+    """V. Raises UserError while it is still to be taken from a tokenizer."""
+    if config.vocabulary_size is None:
+        raise UserError("model.vocabulary_size is none: give a number, or finalize the config with a tokenizer's")
+    return config.vocabulary_size
+
+
+def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
+    rotated = rotated_size(config)
+    return [
+        (config.head_size is not None or config.width % config.num_heads == 0,
+         f"model.num_heads={config.num_heads} does not divide model.width={config.width}: "
+         "choose a divisor, or set model.head_size"),
+        (config.num_heads % num_kv_heads(config) == 0,
+         f"model.num_kv_heads={config.num_kv_heads} does not divide model.num_heads={config.num_heads}: "
+         "choose a divisor"),
+        (config.num_layers % config.layer_sharing == 0,
+         f"model.layer_sharing={config.layer_sharing} does not divide model.num_layers={config.num_layers}: "
+         "choose a divisor"),
+        (config.positions != "rope" or (rotated >= 2 and rotated % 2 == 0),
+         f"model.rope_fraction={config.rope_fraction} of heads of {head_size(config)} rotates {rotated} dimensions: "
+         "it must be an even number of at least 2"),
+        (config.positions != "sinusoidal" or config.width % 2 == 0,
+         f"model.positions=sinusoidal needs an even model.width, not {config.width}"),
+        (config.positions != "t5" or config.relative_max_distance > config.relative_buckets // 2,
+         f"model.relative_max_distance={config.relative_max_distance} must be above half of "
+         f"model.relative_buckets={config.relative_buckets}"),
+        (not (config.tied_embeddings and config.zero_head),
+         "model.zero_head needs an output layer of its own: set model.tied_embeddings=False"),
+        (not (config.zero_outputs and config.residual_scale == "rezero"),
+         "model.zero_outputs with model.residual_scale=rezero can never learn (both factors start at zero): choose one"),
+        (not (config.embedding_norm and config.norm == "none"),
+         "model.embedding_norm has no effect with model.norm=none: choose layer_norm or rms_norm"),
+        (config.norm_place == "pre" or config.norm != "none",
+         f"model.norm_place={config.norm_place} has no effect with model.norm=none: choose layer_norm or rms_norm"),
+    ]
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raises UserError for a combination of options that cannot be built."""
+    vocabulary_size(config)
+    for holds, message in _requirements(config):
+        if not holds:
+            raise UserError(message)

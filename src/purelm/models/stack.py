@@ -1,0 +1,126 @@
+"""The stack of blocks: parameters stacked over layers, applied by a loop or by lax.scan.
+
+params["layers"] is one subtree whose leaves are [L', ...], L' = num_layers / layer_sharing, made by vmapping
+Block.init over one key a layer: the same values under either way of applying it, and whatever the other layers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purelm.config import ModelConfig
+from purelm.models.block import Block
+from purelm.models.cache import Cache
+from purelm.models.context import AttentionContext
+from purelm.models.dtypes import compute_dtype
+
+Params = Any
+# (parameters of one layer, x_BTD, that layer's cache, dropout key) -> (x_BTD, cache, weights_BNTS)
+LayerFunction = Callable[[Params, jax.Array, Any, jax.Array | None], tuple[jax.Array, Any, jax.Array | None]]
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def init_layers(key: jax.Array, config: ModelConfig) -> Params:
+    """Initial parameters, stacked; layer l's come from fold_in(key, l) and its parameters' names."""
+    layer_numbers = jnp.arange(config.num_layers // config.layer_sharing)
+    keys = jax.vmap(lambda layer: jax.random.fold_in(key, layer))(layer_numbers)
+    x_BTD = jnp.zeros((1, 1, config.width), compute_dtype(config))
+    return jax.vmap(lambda k: Block(config, parent=None).init(k, x_BTD, AttentionContext())["params"])(keys)
+
+
+def _split(layers: Params) -> tuple[Params, ...]:
+    """A stacked subtree as one tree a layer. lax.split's gradient is one concatenation; indexing's is a sum of pads."""
+    leaves, structure = jax.tree.flatten(layers)
+    split = [[part[0] for part in jax.lax.split(leaf, (1,) * leaf.shape[0])] for leaf in leaves]
+    return tuple(jax.tree.unflatten(structure, layer) for layer in zip(*split))
+
+
+def unstack_layers(params: Params) -> Params:
+    """The same parameters with params["layers"] a tuple of one tree a layer: what decoding should be given,
+    since slicing the stack at each step would copy all of it."""
+    return {**params, "layers": _split(params["layers"])}
+
+
+def _layer_function(config: ModelConfig, context: AttentionContext, *, in_scan: bool) -> LayerFunction:
+    """One block as a pure function, under jax.checkpoint with config.remat (Chen et al. 2016, arXiv 1604.06174).
+
+    dots keeps products with weights and recomputes the rest, attention's own products included; full keeps only x.
+    """
+
+    def layer(params: Params, x_BTD: jax.Array, cached: Any, key: jax.Array | None) -> tuple:
+        rngs = None if key is None else {"dropout": key}
+        return Block(config, parent=None).apply(
+            {"params": params}, x_BTD, context, cached, deterministic=key is None, rngs=rngs)
+
+    if config.remat == "none":
+        return layer
+    # A loop needs prevent_cse, or XLA merges the recomputation with the first computation; scan's body cannot.
+    return jax.checkpoint(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=not in_scan)
+
+
+def _loop(
+    config: ModelConfig, layers: tuple[Params, ...], x_BTD: jax.Array, context: AttentionContext, cache: Cache | None,
+    dropout_key: jax.Array | None, collect: bool,
+) -> tuple[jax.Array, Cache | None, dict[str, jax.Array] | None]:
+    layer_function = _layer_function(config, context, in_scan=False)
+    caches, residuals, weights = [], [], []
+    for number in range(config.num_layers):
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+        cached = None if cache is None else (cache.keys[number], cache.values[number])
+        x_BTD, cached, weights_BNTS = layer_function(layers[number // config.layer_sharing], x_BTD, cached, key)
+        caches.append(cached)
+        residuals.append(x_BTD)
+        weights.append(weights_BNTS)
+    if cache is not None:
+        keys, values = zip(*caches)
+        cache = Cache(keys, values, cache.length + x_BTD.shape[1])
+    collected = {"residual_LBTD": jnp.stack(residuals), "attention_weights_LBNTS": jnp.stack(weights)} if collect else None
+    return x_BTD, cache, collected
+
+
+def _scan(
+    config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, dropout_key: jax.Array | None,
+    collect: bool,
+) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+    layer_function = _layer_function(config, context, in_scan=True)
+
+    def body(x_BTD: jax.Array, inputs: tuple[Params, jax.Array]) -> tuple[jax.Array, Any]:
+        params, group = inputs
+        seen = []
+        for member in range(config.layer_sharing):
+            number = group * config.layer_sharing + member
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+            x_BTD, _, weights_BNTS = layer_function(params, x_BTD, None, key)
+            seen.append((x_BTD, weights_BNTS))
+        return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if collect else None
+
+    x_BTD, seen = jax.lax.scan(body, x_BTD, (layers, jnp.arange(config.num_layers // config.layer_sharing)))
+    if not collect:
+        return x_BTD, None
+    residuals, weights = (leaf.reshape(config.num_layers, *leaf.shape[2:]) for leaf in seen)
+    return x_BTD, {"residual_LBTD": residuals, "attention_weights_LBNTS": weights}
+
+
+def apply_layers(
+    config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, cache: Cache | None,
+    dropout_key: jax.Array | None, *, collect: bool,
+) -> tuple[jax.Array, Cache | None, dict[str, jax.Array] | None]:
+    """(x_BTD after all layers, the cache with the new tokens, what `collect` asks for or None).
+
+    layers: stacked, or a tuple of one tree a layer (unstack_layers), which is always looped over, as is a call with a
+    cache. Consecutive layers share parameters with layer_sharing (Lan et al. 2020, ALBERT, arXiv 1909.11942), but not
+    dropout: layer l's key is fold_in(dropout_key, l).
+    """
+    if config.scan_layers and cache is None and not isinstance(layers, tuple):
+        x_BTD, collected = _scan(config, layers, x_BTD, context, dropout_key, collect)
+        return x_BTD, None, collected
+    layers = layers if isinstance(layers, tuple) else _split(layers)
+    return _loop(config, layers, x_BTD, context, cache, dropout_key, collect)
