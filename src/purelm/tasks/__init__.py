@@ -1,0 +1,1 @@
+"""What is learned: a batch, a loss as (sum, count), and the metrics of the field."""

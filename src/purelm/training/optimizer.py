@@ -1,0 +1,136 @@
+"""The update rules, all of Optax.
+
+Every rule is read as a direction u, and the update is
+
+    parameter -= multiplier * rate(step) * (u + weight_decay * factor * parameter)
+
+with the multiplier of learning_rate_rules and the factor of decay_rules: weight decay is decoupled and multiplied by
+the learning rate, for every name (Loshchilov and Hutter 2019, as PyTorch's AdamW). Adam is the exception: it is AdamW
+with no decay, and asking it for one is an error. The directions, after clipping by the global norm:
+
+- sgd: the gradient, or its heavy-ball (Nesterov) trace where `momentum` is not 0 (PyTorch's SGD without dampening);
+- adam, adamw: Kingma and Ba 2015 (nesterov: Dozat 2016) by beta1, beta2, epsilon;
+- adabelief: Zhuang et al. 2020; epsilon both inside the second moment and in the denominator, as in its algorithm 2;
+- adafactor: Shazeer and Stern 2018, factored second moments, updates clipped at RMS 1 and scaled by the parameter's
+  RMS; no momentum; its constants are the paper's;
+- lion: Chen et al. 2023, by beta1, beta2;
+- muon (Jordan et al. 2024): the matrices of the layers move by their orthogonalized momentum (`momentum`, `nesterov`,
+  `muon_steps`), scaled by 0.2 sqrt(max(in, out)), so that an update has the size of Adam's and one rate serves both
+  (Liu et al. 2025, "Muon is scalable", eq. 4); embeddings, the output layer, biases, norms go to Adam at adam_learning_rate.
+
+Layers are stacked [L, ...]: Muon and Adafactor treat each layer's matrix by itself. A parameter whose multiplier is 0
+is frozen: it has no optimizer state and is not part of the gradient's norm.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from purelm.config import Config, OptimizerConfig
+from purelm.errors import UserError
+from purelm.training import rules
+from purelm.training.schedules import make_schedule
+
+MUON_RMS = 0.2
+_STACKED = re.compile(r"^layers/")
+_LAYER_MATRIX = re.compile(r"^layers/.*kernel$")
+
+
+def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransformation:
+    """The transformation of mean gradients into updates, for parameters of these shapes (arrays or abstract).
+
+    Raises:
+      UserError: a rule does not fit (`rules.first_match`), or adam is asked for weight decay.
+    """
+    optimizer = config.optimizer
+    if optimizer.name == "adam" and optimizer.weight_decay:
+        raise UserError("config.optimizer.weight_decay: adam has none; take config.optimizer.name=adamw, or set it to 0")
+    multipliers = learning_rate_multipliers(config, params_shapes)
+    groups = jax.tree_util.tree_map_with_path(
+        lambda path, leaf, multiplier: _group(optimizer, rules.path_name(path), multiplier), params_shapes, multipliers)
+    parts = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
+    parts.append(optax.partition({group: _direction(optimizer, group) for group in set(jax.tree.leaves(groups))}, groups))
+    if optimizer.weight_decay:
+        factors = rules.match_rules(optimizer.decay_rules, params_shapes, "config.optimizer.decay_rules")
+        parts.append(_add_decay(jax.tree.map(
+            lambda factor, multiplier: optimizer.weight_decay * factor if multiplier else 0.0, factors, multipliers)))
+    adam_rate = optimizer.adam_learning_rate or optimizer.learning_rate
+    scales = jax.tree.map(
+        lambda group, multiplier: multiplier * (adam_rate / optimizer.learning_rate if group == "adam" else 1.0),
+        groups, multipliers) if optimizer.name == "muon" else multipliers
+    parts += [_scale_leaves(scales), optax.scale_by_learning_rate(make_schedule(config, optimizer.learning_rate))]
+    return optax.chain(*parts)
+
+
+def learning_rate_multipliers(config: Config, params_shapes: Any) -> Any:
+    """The factor of learning_rate_rules for each parameter; 0 is frozen. Raises as `rules.first_match`."""
+    return rules.match_rules(config.optimizer.learning_rate_rules, params_shapes, "config.optimizer.learning_rate_rules")
+
+
+def _group(optimizer: OptimizerConfig, name: str, multiplier: float) -> str:
+    if multiplier == 0:
+        return "frozen"
+    if optimizer.name == "muon":
+        return "muon" if _LAYER_MATRIX.search(name) else "adam"
+    if optimizer.name == "adafactor":
+        return "adafactor_stacked" if _STACKED.search(name) else "adafactor"
+    return optimizer.name
+
+
+def _direction(optimizer: OptimizerConfig, group: str) -> optax.GradientTransformation:
+    beta1, beta2, epsilon = optimizer.beta1, optimizer.beta2, optimizer.epsilon
+    if group == "frozen":
+        return optax.set_to_zero()
+    if group == "sgd":
+        return optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else optax.identity()
+    if group in ("adam", "adamw"):
+        nesterov = optimizer.nesterov and optimizer.name != "muon"
+        return optax.scale_by_adam(beta1, beta2, epsilon, nesterov=nesterov)
+    if group == "adabelief":
+        return optax.scale_by_belief(beta1, beta2, epsilon, eps_root=epsilon, nesterov=optimizer.nesterov)
+    if group == "lion":
+        return optax.scale_by_lion(beta1, beta2)
+    if group == "adafactor":
+        return _adafactor()
+    if group == "adafactor_stacked":
+        return _each_layer(_adafactor())
+    assert group == "muon"
+    return optax.chain(
+        optax.contrib.scale_by_muon(
+            ns_steps=optimizer.muon_steps, beta=optimizer.momentum, nesterov=optimizer.nesterov,
+            weight_dimension_numbers=lambda updates: jax.tree.map(
+                lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2), updates)),
+        optax.stateless_with_tree_map(lambda update, _: MUON_RMS * math.sqrt(max(update.shape[1:])) * update))
+
+
+def _adafactor() -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms())
+
+
+def _each_layer(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation applied to each slice along the leading (layer) axis of every parameter by itself."""
+    return optax.GradientTransformation(
+        jax.vmap(transformation.init), lambda updates, state, params=None: jax.vmap(transformation.update)(
+            updates, state, params))
+
+
+def _add_decay(factors: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, params: jax.tree.map(
+        lambda update, parameter, factor: update + factor * parameter if factor else update, updates, params, factors))
+
+
+def _scale_leaves(scales: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, params: jax.tree.map(
+        lambda update, scale: update if scale == 1 else scale * update, updates, scales))
+
+
+def float32(tree: Any) -> Any:
+    """The tree in float32: what optimizer state and gradients are kept in, whatever the parameters' type."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)

@@ -1,0 +1,75 @@
+"""Which axis of the mesh splits which dimension of which array.
+
+`tensor` splits what a layer computes side by side (Shoeybi et al. 2019, "Megatron-LM"): heads, hidden units, and the
+vocabulary. `fsdp` splits the width of every matrix (Rajbhandari et al. 2020, "ZeRO", stage 3). Vectors of the width,
+norms and scalars are whole everywhere. Layers are stacked, so a layer's matrix is [L, in, out].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from purelm.config import Config
+from purelm.errors import UserError
+from purelm.training import rules
+
+PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"^embedding/embedding$", PartitionSpec("tensor", "fsdp")),
+    (r"^positions/embedding$", PartitionSpec(None, "fsdp")),
+    (r"^head/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"^layers/attention/(query|key|value)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"^layers/attention/(query|key|value)/bias$", PartitionSpec(None, "tensor")),
+    (r"^layers/attention/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"^layers/feed_forward/(up|gate)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"^layers/feed_forward/(up|gate)/bias$", PartitionSpec(None, "tensor")),
+    (r"^layers/feed_forward/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"^layers/(attention/output|feed_forward/down)/bias$", PartitionSpec()),
+    (r"norm/(scale|bias)$", PartitionSpec()),
+    (r"^layers/attention/sink$", PartitionSpec()),
+    (r"^layers/(attention|feed_forward)_residual_scale$", PartitionSpec()),
+    (r"^relative_bias/", PartitionSpec()),
+)
+
+
+def parameter_specs(params_shapes: Any) -> Any:
+    """The PartitionSpec of each parameter. Raises UserError for a parameter that no rule names."""
+    return rules.match_rules(PARAMETER_RULES, params_shapes, "training/parallel/sharding.py PARAMETER_RULES")
+
+
+def state_specs(state_shapes: Any, params_shapes: Any) -> Any:
+    """The PartitionSpec of each array of a training state.
+
+    An array that stands for a parameter (the path ends in the parameter's, the shape is the same: the parameter itself,
+    its average, its moments) is split as the parameter is. All else (counts, Adafactor's row and column means) is whole
+    on every device.
+    """
+    specs = parameter_specs(params_shapes)
+    leaves = jax.tree_util.tree_leaves_with_path(params_shapes)
+    flat_specs = jax.tree.leaves(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    known = {tuple(map(str, path)): (leaf.shape, spec) for (path, leaf), spec in zip(leaves, flat_specs)}
+
+    def spec(path, leaf):
+        names = tuple(map(str, path))
+        for start in range(len(names)):
+            shape, found = known.get(names[start:], (None, None))
+            if shape == leaf.shape:
+                return found
+        return PartitionSpec()
+
+    return jax.tree_util.tree_map_with_path(spec, state_shapes)
+
+
+def check_sizes(config: Config) -> None:
+    """Raises UserError where a size of the model does not divide over the axis that splits it."""
+    model, parallel = config.model, config.parallel
+    for axis, field in (("fsdp", "width"), ("tensor", "num_heads"), ("tensor", "num_kv_heads"),
+                        ("tensor", "feed_forward_width"), ("tensor", "vocabulary_size")):
+        parts, size = getattr(parallel, axis), getattr(model, field)
+        if size % parts:
+            hint = f"a multiple, such as {-(-size // parts) * parts}, would do"
+            if field == "vocabulary_size":
+                hint += " (a larger vocabulary is padding)"
+            raise UserError(f"config.parallel.{axis}={parts} does not divide config.model.{field}={size}; {hint}")
