@@ -1,0 +1,90 @@
+"""From a prompt as a user writes it to ids, and from generated ids back to text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from purelm.config import ModelConfig
+from purelm.errors import UserError
+from purelm.inference.decode import Generated, generate
+from purelm.inference.sampling import Sampler
+
+if TYPE_CHECKING:
+    from purelm.data import Tokenizer
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
+    """int32 [T]: the prompt as the start of a document, so after end_of_text where the tokenizer has that token.
+
+    Raises UserError for characters that the tokenizer never saw, and for an empty prompt without end_of_text.
+    """
+    unknown = tokenizer.unknown_characters(prompt)
+    if unknown:
+        listed = ", ".join(repr(character) for character in unknown[:10])
+        raise UserError(f"the prompt has characters that the tokenizer never saw: {listed}; leave them out")
+    start = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+    ids_T = np.concatenate([np.asarray(start, np.int32), np.asarray(tokenizer.encode(prompt), np.int32)])
+    if not ids_T.size:
+        raise UserError("the prompt is empty, and the tokenizer has no end-of-text token to start from; "
+                        "give at least one character")
+    return ids_T
+
+
+def parse_prompt_ids(text: str, vocabulary_size: int) -> np.ndarray:
+    """int32 [T] of comma-separated ids such as "0,1,2".
+
+    Raises UserError for what is no whole number, and for ids outside of the vocabulary.
+    """
+    ids = []
+    for number, part in enumerate(text.split(","), start=1):
+        try:
+            ids.append(int(part))
+        except ValueError:
+            raise UserError(f"prompt_ids: entry {number} is {part.strip()!r}; "
+                            "give whole numbers between commas, such as 0,1,2") from None
+        if not 0 <= ids[-1] < vocabulary_size:
+            raise UserError(f"prompt_ids: entry {number} is {ids[-1]}, outside of the vocabulary "
+                            f"(0 to {vocabulary_size - 1})")
+    return np.asarray(ids, np.int32)
+
+
+def sample_ids(
+    config: ModelConfig, params: Any, prompt_ids_T: np.ndarray, *, num_samples: int, max_new_tokens: int,
+    sampler: Sampler, seed: int, stop_id: int | None, vocabulary_size: int,
+) -> Generated:
+    """`num_samples` continuations of one prompt; sample r is the same whatever their number.
+
+    Raises UserError for num_samples < 1, and as `generate`.
+    """
+    if num_samples < 1:
+        raise UserError(f"num_samples is {num_samples}; it must be 1 or more")
+    prompt_ids_BT = np.tile(np.asarray(prompt_ids_T, np.int32), (num_samples, 1))
+    return generate(
+        config, params, prompt_ids_BT, max_new_tokens=max_new_tokens, sampler=sampler, key=jax.random.key(seed),
+        stop_id=stop_id, vocabulary_size=vocabulary_size)
+
+
+def sample_text(
+    config: ModelConfig, params: Any, tokenizer: Tokenizer, prompt: str, *, num_samples: int, max_new_tokens: int,
+    sampler: Sampler, seed: int,
+) -> list[str]:
+    """Texts that begin with the prompt and end where the model ends the document, or after max_new_tokens.
+
+    Raises UserError as `encode_prompt` and `sample_ids`.
+    """
+    prompt_ids_T = encode_prompt(tokenizer, prompt)
+    generated = sample_ids(
+        config, params, prompt_ids_T, num_samples=num_samples, max_new_tokens=max_new_tokens, sampler=sampler,
+        seed=seed, stop_id=tokenizer.end_of_text_id, vocabulary_size=tokenizer.vocabulary_size)
+    return decode_samples(tokenizer, prompt_ids_T, generated)
+
+
+def decode_samples(tokenizer: Tokenizer, prompt_ids_T: np.ndarray, generated: Generated) -> list[str]:
+    """The text of the prompt and each row's new tokens, without end-of-text tokens at the start and the end."""
+    start = int(prompt_ids_T[0] == tokenizer.end_of_text_id)
+    kept_B = generated.lengths_B - generated.stopped_B
+    return [tokenizer.decode(np.concatenate([prompt_ids_T[start:], ids_T[:kept]]))
+            for ids_T, kept in zip(generated.ids_BT, kept_B)]

@@ -1,0 +1,209 @@
+"""Generation against the plain rule: the full, uncached forward over each token's window, one token at a time."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purelm.config import ModelConfig
+from purelm.errors import UserError
+from purelm.inference import decode
+from purelm.inference.decode import generate, window_start
+from purelm.inference.sampling import Sampler, mask_vocabulary, sample
+from purelm.models import Transformer, unstack_layers
+
+BASE = ModelConfig(vocabulary_size=13, context_length=8, num_layers=2, width=16, num_heads=4)
+GREEDY = Sampler(0.0)
+
+
+def variant(**fields) -> ModelConfig:
+    return ModelConfig(**{**BASE.__dict__, **fields})
+
+
+VARIANTS = {
+    "learned": BASE,
+    "none": variant(positions="none"),
+    "sinusoidal": variant(positions="sinusoidal", norm_place="post"),
+    "rope_gqa": variant(positions="rope", num_kv_heads=2, qk_norm=True, norm="rms_norm", feed_forward="swiglu"),
+    "alibi_window": variant(positions="alibi", attention_window=3, tied_embeddings=False),
+    "t5_sharing": variant(positions="t5", relative_buckets=4, relative_max_distance=8, layer_sharing=2),
+    "sink_softcap": variant(attention_sink=True, attention_softcap=2.0, logits_softcap=3.0, num_kv_heads=1),
+    "odd_context": variant(context_length=7, positions="rope", parallel_block=True, scan_layers=True),
+}
+
+
+@functools.cache
+def make_params(config: ModelConfig):
+    """Every parameter noisy, so that sinks and biases count and the probabilities are far apart."""
+    params = Transformer(config).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(1)
+    return jax.tree.unflatten(tree, [leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def next_ids(config, sampler, vocabulary_size, params, tokens_BT, last, position, key):
+    """Row by row, the id drawn after column `last` of right-padded tokens, by a full forward without a cache."""
+    logits_BV = Transformer(config).apply({"params": params}, tokens_BT).logits_BTV[:, last]
+    rows_B = jnp.arange(tokens_BT.shape[0])
+    keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), position))(rows_B)
+    return sample(sampler, mask_vocabulary(logits_BV, vocabulary_size), keys_B)
+
+
+def prompts(rows: int, length: int) -> np.ndarray:
+    return np.random.default_rng(length).integers(0, BASE.vocabulary_size, (rows, length))
+
+
+def uncached(config, prompt_BT, num_tokens, sampler=GREEDY, key=None, vocabulary_size=None) -> np.ndarray:
+    """What `generate` promises, without a cache: each token from the full forward over its own window."""
+    ids_BT, size = np.asarray(prompt_BT), config.context_length
+    key = jax.random.key(0) if key is None else key
+    for position in range(ids_BT.shape[1], ids_BT.shape[1] + num_tokens):
+        window_BT = ids_BT[:, 0 if position <= size else window_start(position, size):]
+        padded_BT = np.pad(window_BT, ((0, 0), (0, size - window_BT.shape[1])))
+        new_B = next_ids(config, sampler, vocabulary_size, make_params(config), padded_BT, window_BT.shape[1] - 1,
+                         position, key)
+        ids_BT = np.concatenate([ids_BT, np.asarray(new_B)[:, None]], axis=1)
+    return ids_BT[:, np.shape(prompt_BT)[1]:]
+
+
+def run(config, prompt_BT, num_tokens, sampler=GREEDY, **options):
+    options.setdefault("key", jax.random.key(0))
+    return generate(config, make_params(config), prompt_BT, max_new_tokens=num_tokens, sampler=sampler, **options)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_tokens_are_those_of_the_full_forward(name):
+    # Reddens with: a cache length off by one, a prefill that attends to its padding, positions that go on after a
+    # new window starts, keys and values swapped or written at the wrong row; keys not folded by row and position.
+    config, prompt_BT, sampler, key = VARIANTS[name], prompts(3, 3), Sampler(0.8), jax.random.key(5)
+    found = run(config, prompt_BT, 21, sampler, key=key)
+    np.testing.assert_array_equal(found.ids_BT, uncached(config, prompt_BT, 21, sampler, key))
+    assert found.lengths_B.tolist() == [21] * 3 and not found.stopped_B.any()
+    assert len(np.unique(found.ids_BT)) > 3, "a constant answer would prove nothing"
+
+
+def test_top_k_and_top_p_reach_the_loop():
+    sampler, key = Sampler(1.5, top_k=9, top_p=0.95), jax.random.key(5)
+    found = run(BASE, prompts(3, 3), 15, sampler, key=key)
+    np.testing.assert_array_equal(found.ids_BT, uncached(BASE, prompts(3, 3), 15, sampler, key))
+
+
+def test_any_prompt_length_gives_the_full_forward_and_few_programs():
+    # Reddens with: a prompt of one token, of one context, or longer, treated wrongly; a program for each length.
+    config = variant(context_length=12)
+    before = decode._run._cache_size()
+    for length in [*range(1, 16), 24, 40]:
+        found = run(config, prompts(2, length), 4)
+        np.testing.assert_array_equal(found.ids_BT, uncached(config, prompts(2, length), 4), err_msg=f"{length}")
+    assert decode._run._cache_size() - before <= 2
+
+
+def test_a_cache_longer_than_one_bucket():
+    config = variant(context_length=100, positions="rope")
+    before = decode._run._cache_size()
+    for length, num_tokens in [(20, 7), (18, 9), (25, 3)]:
+        found = run(config, prompts(1, length), num_tokens)
+        np.testing.assert_array_equal(found.ids_BT, uncached(config, prompts(1, length), num_tokens))
+    assert decode._run._cache_size() - before == 1
+    found = run(config, prompts(1, 90), 5)
+    np.testing.assert_array_equal(found.ids_BT, uncached(config, prompts(1, 90), 5))
+
+
+@pytest.mark.parametrize("sampler", [GREEDY, Sampler(1.5)], ids=str)
+def test_continuing_is_the_same_wherever_the_prompt_ended(sampler):
+    # Reddens with randomness by step in place of by position, or windows that depend on the prompt.
+    whole = run(BASE, prompts(2, 3), 24, sampler).ids_BT
+    for split in (4, 5, 6, 13):
+        longer = np.concatenate([prompts(2, 3), whole[:, :split]], axis=1)
+        np.testing.assert_array_equal(run(BASE, longer, 24 - split, sampler).ids_BT, whole[:, split:])
+
+
+def test_a_row_does_not_depend_on_the_others():
+    key = jax.random.key(7)
+    together = run(BASE, prompts(4, 5), 12, Sampler(1.5), key=key).ids_BT
+    for row in (0, 3):
+        alone = run(BASE, prompts(4, 5)[row: row + 1], 12, Sampler(1.5), key=jax.random.fold_in(key, row)[None])
+        np.testing.assert_array_equal(alone.ids_BT[0], together[row])
+    assert len({tuple(row) for row in run(BASE, prompts(1, 5).repeat(4, 0), 12, Sampler(1.5), key=key).ids_BT}) == 4
+
+
+def test_rows_stop_at_different_times_and_the_loop_with_the_last(monkeypatch):
+    # Reddens with: a loop that runs to the end, one that stops with the first row, a stop counted twice or not.
+    config = variant(width=20)
+    free = uncached(config, prompts(6, 3), 40)
+    stop_id, steps = int(free[0, 9]), []
+
+    def counted(sampler, logits_BV, keys_B):
+        jax.debug.callback(lambda: steps.append(1))
+        return sample(sampler, logits_BV, keys_B)
+
+    monkeypatch.setattr(decode, "sample", counted)
+    found = run(config, prompts(6, 3), 40, stop_id=stop_id)
+    jax.effects_barrier()
+    stops = [int(np.argmax(row == stop_id)) if stop_id in row else None for row in free]
+    assert len(set(stops)) > 2
+    for row, stop in enumerate(stops):
+        length = 40 if stop is None else stop + 1
+        assert found.lengths_B[row] == length and found.stopped_B[row] == (stop is not None)
+        assert found.ids_BT[row].tolist() == [*free[row, :length].tolist(), *[stop_id] * (40 - length)]
+    assert len(steps) == found.lengths_B.max()
+
+    steps.clear()
+    ending = [row for row, stop in enumerate(stops) if stop is not None][:2]
+    found = run(config, prompts(6, 3)[ending], 40, stop_id=stop_id)
+    jax.effects_barrier()
+    assert len(steps) == found.lengths_B.max() < 40
+
+
+def test_ids_of_the_padding_never_come_out():
+    prompt_BT = prompts(4, 3) % 5
+    found = run(BASE, prompt_BT, 30, Sampler(3.0), vocabulary_size=5)
+    assert set(np.unique(found.ids_BT)) == set(range(5))
+    np.testing.assert_array_equal(
+        run(BASE, prompt_BT, 9, vocabulary_size=5).ids_BT, uncached(BASE, prompt_BT, 9, vocabulary_size=5))
+
+
+def test_both_layouts_of_parameters_and_both_kinds_of_keys():
+    stacked = run(BASE, prompts(2, 3), 6, Sampler(1.5), key=jax.random.PRNGKey(3))
+    unstacked = generate(BASE, unstack_layers(make_params(BASE)), prompts(2, 3), max_new_tokens=6,
+                         sampler=Sampler(1.5), key=jax.random.key(3))
+    np.testing.assert_array_equal(stacked.ids_BT, unstacked.ids_BT)
+
+
+def test_no_new_tokens():
+    found = run(BASE, prompts(2, 3), 0)
+    assert found.ids_BT.shape == (2, 0) and found.lengths_B.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("context_length", range(1, 10))
+def test_window_start(context_length):
+    # Reddens with windows longer than the context, shorter than half of it, or that cropping would move.
+    for position in range(1, 60):
+        start = window_start(position, context_length)
+        seen = position - start
+        assert start >= 0 and 1 <= seen <= context_length
+        assert start == 0 if position <= context_length else seen > context_length // 2
+        for later in range(position, 60):
+            assert window_start(later, context_length) == start + window_start(later - start, context_length)
+        assert window_start(jnp.int32(position), context_length) == start
+
+
+@pytest.mark.parametrize("prompt, options, words", [
+    ([[]], {}, "one token or more"),
+    ([1, 2], {}, r"\[rows, tokens\]"),
+    ([[1, 13]], {}, "prompt id 13 is outside of the vocabulary"),
+    ([[-1, 2]], {}, "prompt id -1 is outside of the vocabulary"),
+    ([[1, 9]], {"vocabulary_size": 9}, r"prompt id 9 .*\(0 to 8\)"),
+    ([[1]], {"stop_id": 13}, "stop_id 13"),
+    ([[1]], {"num_tokens": -1}, "max_new_tokens is -1"),
+])
+def test_wrong_calls_are_refused(prompt, options, words):
+    options = dict(options)
+    with pytest.raises(UserError, match=words) as error:
+        run(BASE, prompt, options.pop("num_tokens", 2), **options)
+    assert "\n" not in str(error.value)
