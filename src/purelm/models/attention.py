@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from purelm.config import ModelConfig
 from purelm.models import cache as kv_cache
@@ -41,19 +42,20 @@ class Attention(nn.Module):
             key_BSKH = HeadNorm(config, name="key_norm")(key_BSKH)
         if context.rotation is not None:
             query_BTNH, key_BSKH = rotate(query_BTNH, *context.rotation), rotate(key_BSKH, *context.rotation)
+        key_BKSH, value_BKSH = jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
         if cached is not None:
-            cached = tuple(kv_cache.write(old, new, context.start) for old, new in zip(cached, (key_BSKH, value_BSKH)))
-            key_BSKH, value_BSKH = (rows.astype(query_BTNH.dtype) for rows in cached)
+            cached = tuple(kv_cache.write(old, new, context.start) for old, new in zip(cached, (key_BKSH, value_BKSH)))
+            key_BKSH, value_BKSH = (rows.astype(query_BTNH.dtype) for rows in cached)
         sink_N = None
         if config.attention_sink:
             sink_N = self.param("sink", nn.initializers.zeros, (config.num_heads,), param_dtype(config))
         weights_BNTS = None
         if context.implementation == "naive":
             key = self.make_rng("dropout") if config.attention_dropout and not deterministic else None
-            y_BTNH, weights_BNTS = naive_attention(config, query_BTNH, key_BSKH, value_BSKH, context, sink_N, key)
+            y_BTNH, weights_BNTS = naive_attention(config, query_BTNH, key_BKSH, value_BKSH, context, sink_N, key)
         elif context.implementation == "splash":
-            y_BTNH = splash_attention(config, query_BTNH, key_BSKH, value_BSKH, context)
+            y_BTNH = splash_attention(config, query_BTNH, key_BKSH, value_BKSH, context)
         else:
-            y_BTNH = library_attention(config, query_BTNH, key_BSKH, value_BSKH, context)
+            y_BTNH = library_attention(config, query_BTNH, key_BKSH, value_BKSH, context)
         y_BTD = Linear(config, config.width, "output", name="output")(y_BTNH.reshape(*x_BTD.shape[:-1], -1))
         return y_BTD, cached, weights_BNTS

@@ -39,36 +39,39 @@ def softmax_with_sink(scores_BNTS: jax.Array, sink_N: jax.Array) -> jax.Array:
 
 
 def naive_attention(
-    config: ModelConfig, query_BTNH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array,
+    config: ModelConfig, query_BTNH: jax.Array, key_BKSH: jax.Array, value_BKSH: jax.Array,
     context: AttentionContext, sink_N: jax.Array | None, dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """(y_BTNH, weights_BNTS) by the formula softmax(softcap(scale q k) + bias, masked) v, with every option.
 
-    Scores and softmax are float32. Weights are those before dropout.
+    Scores and softmax are float32. Weights are those before dropout. Keys and values have their heads before their
+    rows, as matrix products over S want them: the cache is kept so, and is read once without a copy.
     """
     B, T, N, H = query_BTNH.shape
-    S, K = key_BSKH.shape[1:3]
-    query_BTKGH = (query_BTNH * attention_scale(config)).reshape(B, T, K, N // K, H)
-    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", query_BTKGH, key_BSKH, preferred_element_type=jnp.float32)
-    scores_BNTS = softcap(scores_BKGTS.reshape(B, N, T, S), config.attention_softcap)
+    K, S = key_BKSH.shape[1:3]
+    query_BNTH = jnp.swapaxes(query_BTNH * attention_scale(config), 1, 2)
+    # Query heads that share a key head are rows of one product (Q = N / K * T of them).
+    scores_BKQS = jnp.einsum(
+        "BKQH,BKSH->BKQS", query_BNTH.reshape(B, K, N // K * T, H), key_BKSH, preferred_element_type=jnp.float32)
+    scores_BNTS = softcap(scores_BKQS.reshape(B, N, T, S), config.attention_softcap)
     if context.bias_BNTS is not None:
         scores_BNTS = scores_BNTS + context.bias_BNTS
     if context.mask_BTS is not None:
         scores_BNTS = jnp.where(context.mask_BTS[:, None], scores_BNTS, MASKED)
     weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1) if sink_N is None else softmax_with_sink(scores_BNTS, sink_N)
-    dropped_BNTS = dropout(weights_BNTS, config.attention_dropout, dropout_key).astype(value_BSKH.dtype)
-    y_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", dropped_BNTS.reshape(B, K, N // K, T, S), value_BSKH)
-    return y_BTKGH.reshape(B, T, N, H), weights_BNTS
+    dropped_BNTS = dropout(weights_BNTS, config.attention_dropout, dropout_key).astype(value_BKSH.dtype)
+    y_BKQH = jnp.einsum("BKQS,BKSH->BKQH", dropped_BNTS.reshape(B, K, N // K * T, S), value_BKSH)
+    return jnp.swapaxes(y_BKQH.reshape(B, N, T, H), 1, 2), weights_BNTS
 
 
 def library_attention(
-    config: ModelConfig, query_BTNH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, context: AttentionContext
+    config: ModelConfig, query_BTNH: jax.Array, key_BKSH: jax.Array, value_BKSH: jax.Array, context: AttentionContext
 ) -> jax.Array:
     """y_BTNH by jax.nn.dot_product_attention, as XLA operations or as cuDNN's flash kernel (Dao 2023, 2307.08691)."""
     by_flag = context.mask_BTS is None
     window = config.attention_window
     return jax.nn.dot_product_attention(
-        query_BTNH, key_BSKH, value_BSKH,
+        query_BTNH, jnp.swapaxes(key_BKSH, 1, 2), jnp.swapaxes(value_BKSH, 1, 2),
         bias=None if context.bias_BNTS is None else context.bias_BNTS.astype(query_BTNH.dtype),
         mask=None if by_flag else context.mask_BTS[:, None],
         scale=attention_scale(config),
@@ -79,7 +82,7 @@ def library_attention(
 
 
 def splash_attention(
-    config: ModelConfig, query_BTNH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, context: AttentionContext,
+    config: ModelConfig, query_BTNH: jax.Array, key_BKSH: jax.Array, value_BKSH: jax.Array, context: AttentionContext,
     *, interpret: bool = False,
 ) -> jax.Array:
     """y_BTNH by JAX's block-sparse flash kernel for TPU (Pallas); `interpret` runs it anywhere, slowly, for tests."""
@@ -98,7 +101,6 @@ def splash_attention(
         interpret=interpret,
     )
     query_BNTH = jnp.swapaxes(query_BTNH * attention_scale(config), 1, 2)
-    key_BKSH, value_BKSH = jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
     if context.segments_BT is None:
         y_BNTH = jax.vmap(kernel)(query_BNTH, key_BKSH, value_BKSH)
     else:

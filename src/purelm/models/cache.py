@@ -16,13 +16,18 @@ from purelm.models.shapes import head_size, num_kv_heads
 class Cache(NamedTuple):
     """An argument and a result of the model, never hidden state; fit as the carry of a lax.while_loop.
 
-    keys, values: one [B, S, K, H] a layer. length: tokens written so far, int32 scalar, the same for all rows;
+    keys, values: one [B, K, S, H] a layer, heads before rows (why: attention_forms.naive_attention). length: tokens written so far, int32 scalar, the same for all rows;
     writing more than S tokens overwrites the last ones (dynamic_update_slice clamps), so size it before.
     """
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
     length: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """S: the tokens a row has room for."""
+        return self.keys[0].shape[2]
 
 
 def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dtype | None = None) -> Cache:
@@ -33,12 +38,12 @@ def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dty
     if config.positions == "learned" and length > config.context_length:
         raise UserError(f"{length} tokens do not fit model.context_length={config.context_length} learned positions: "
                         "ask for fewer tokens")
-    shape = (batch_size, length, num_kv_heads(config), head_size(config))
+    shape = (batch_size, num_kv_heads(config), length, head_size(config))
     dtype = compute_dtype(config) if dtype is None else dtype
     zeros = [jnp.zeros(shape, dtype) for _ in range(2 * config.num_layers)]
     return Cache(tuple(zeros[: config.num_layers]), tuple(zeros[config.num_layers:]), jnp.zeros((), jnp.int32))
 
 
-def write(cached_BSKH: jax.Array, new_BTKH: jax.Array, start: jax.Array) -> jax.Array:
+def write(cached_BKSH: jax.Array, new_BKTH: jax.Array, start: jax.Array) -> jax.Array:
     """`cached` with `new` at rows start, start + 1, ...: in place where XLA owns the buffer."""
-    return jax.lax.dynamic_update_slice(cached_BSKH, new_BTKH.astype(cached_BSKH.dtype), (0, start, 0, 0))
+    return jax.lax.dynamic_update_slice(cached_BKSH, new_BKTH.astype(cached_BKSH.dtype), (0, 0, start, 0))

@@ -137,7 +137,7 @@ class Transformer(nn.Module):
         if cache is None:
             key_positions_BS, start = positions_BT, None
         else:
-            key_positions_BS, start = jnp.arange(cache.keys[0].shape[1])[None], cache.length
+            key_positions_BS, start = jnp.arange(cache.capacity)[None], cache.length
         relative_bias = self.relative_bias(positions_BT, key_positions_BS) if self.config.positions == "t5" else None
         return attention_context(
             self.config, implementation, positions_BT, key_positions_BS, relative_bias, segments_BT, start)
@@ -149,5 +149,5 @@ class Transformer(nn.Module):
                             "positions: give fewer tokens")
         if cache is not None and segments_BT is not None:
             raise UserError("segments_BT cannot be given with a cache, which holds one segment a row: give one of them")
-        if cache is not None and num_tokens > cache.keys[0].shape[1]:
-            raise UserError(f"{num_tokens} tokens do not fit a cache of {cache.keys[0].shape[1]}: make it longer")
+        if cache is not None and num_tokens > cache.capacity:
+            raise UserError(f"{num_tokens} tokens do not fit a cache of {cache.capacity}: make it longer")
