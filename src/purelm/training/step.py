@@ -11,7 +11,7 @@ company it keeps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -25,10 +25,11 @@ from purelm.training.state import Purpose, TrainState, random_key
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
+Prepare = Callable[[Any], Any]
 
 
 def train_step(config: Config, optimizer: optax.GradientTransformation, state: TrainState, batch: Batch, *,
-               axis_name: str | None = None) -> tuple[TrainState, Sums]:
+               axis_name: str | None = None, prepare: Prepare = lambda params: params) -> tuple[TrainState, Sums]:
     """One update. Where the loss or the gradient is not finite, the state comes back as it was.
 
     Args:
@@ -37,13 +38,15 @@ def train_step(config: Config, optimizer: optax.GradientTransformation, state: T
       state: before the update.
       batch: this device's rows (with `axis_name`), or all of them.
       axis_name: the axis of `jax.pmap` over which sums are added up, or None.
+      prepare: what the parameters go through, inside the differentiated function, before the model reads them.
 
     Returns:
       The state after the update, and float32 scalars: `loss`, `cross_entropy`, `weight`, `correct` (sums over the whole
       batch), `gradient_norm` (global norm of the mean gradient, before clipping) and `finite` (1, or 0 where the update was
       skipped).
     """
-    gradients, sums = gradient_sums(config, state.params, batch, _dropout_key(config, state.step, axis_name))
+    gradients, sums = gradient_sums(config, state.params, batch, _dropout_key(config, state.step, axis_name),
+                                    prepare)
     if axis_name is not None:
         gradients, sums = jax.lax.psum((gradients, sums), axis_name)
     scale = 1 / jnp.where(sums["weight"] > 0, sums["weight"], 1)
@@ -61,13 +64,14 @@ def evaluate_step(config: Config, params: Any, batch: Batch, *, axis_name: str |
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
-def gradient_sums(config: Config, params: Any, batch: Batch, key: jax.Array | None) -> tuple[Any, Sums]:
+def gradient_sums(config: Config, params: Any, batch: Batch, key: jax.Array | None,
+                  prepare: Prepare = lambda params: params) -> tuple[Any, Sums]:
     """The gradient of the summed loss, in float32, and the sums, over `accumulation_steps` micro-batches in turn."""
     trainable = jax.tree.map(lambda multiplier: multiplier != 0, learning_rate_multipliers(config, params))
 
     def loss_fn(params, batch, key):
         params = jax.tree.map(lambda leaf, train: leaf if train else jax.lax.stop_gradient(leaf), params, trainable)
-        sums = language_modeling.loss_sums(config, params, batch, key)
+        sums = language_modeling.loss_sums(config, prepare(params), batch, key)
         return sums["loss"], sums
 
     def one(batch, key):

@@ -45,7 +45,7 @@ class Engine(abc.ABC):
         self.evaluation_rows = self.batch_rows // config.training.accumulation_steps
 
     def shapes(self) -> TrainState:
-        """The abstract state without replicas; what `gather` gives and `place` takes."""
+        """The abstract state without replicas, with shardings where it is split; what `gather` gives and `place` takes."""
         return self._shapes
 
     @abc.abstractmethod
@@ -62,7 +62,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def place(self, host_state: TrainState) -> TrainState:
-        """A whole state on the host, copied to where it lives."""
+        """A state on the host, or restored by the shardings of `shapes`, where it will live; the given one is used up."""
 
     @abc.abstractmethod
     def for_checkpoint(self, state: TrainState) -> TrainState:

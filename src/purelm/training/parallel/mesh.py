@@ -11,9 +11,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from purelm.config import Config
 from purelm.tasks import language_modeling
-from purelm.training import step
+from purelm.training import rules, step
 from purelm.training.parallel.engine import Engine, HostBatch, Sums
-from purelm.training.parallel.sharding import check_sizes, state_specs
+from purelm.training.parallel.sharding import USE_RULES, check_sizes, state_specs
 from purelm.training.state import TrainState, evaluated_params
 
 AXES = ("data", "fsdp", "tensor")
@@ -35,11 +35,13 @@ class MeshEngine(Engine):
         self._state = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec),
                                    state_specs(self.shapes(), self.shapes().params),
                                    is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+        self._shapes = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                                    self._shapes, self._state)
         params = self._state.params
         self._init = jax.jit(self._initial_state, out_shardings=self._state)
         self._train = jax.jit(self._step, in_shardings=(self._state, self._rows),
                               out_shardings=(self._state, self._whole), donate_argnums=0)
-        self._evaluate = jax.jit(lambda params, batch: step.evaluate_step(config, params, batch),
+        self._evaluate = jax.jit(lambda params, batch: step.evaluate_step(config, self._prepare(params), batch),
                                  in_shardings=(params, self._rows), out_shardings=self._whole)
         self._gather = jax.jit(lambda tree: tree, out_shardings=self._whole)
 
@@ -54,6 +56,8 @@ class MeshEngine(Engine):
 
     def place(self, host_state: TrainState) -> TrainState:
         def put(leaf, sharding):
+            if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+                return leaf
             leaf = np.asarray(leaf)
             # The copy keeps a donating step from writing over numpy's memory, which a CPU array may share.
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index].copy())
@@ -71,7 +75,17 @@ class MeshEngine(Engine):
         return self._train.lower(self.shapes(), batch)
 
     def _step(self, state: TrainState, batch: step.Batch) -> tuple[TrainState, Sums]:
-        return step.train_step(self.config, self.optimizer, state, batch)
+        return step.train_step(self.config, self.optimizer, state, batch, prepare=self._prepare)
+
+    def _prepare(self, params: Any) -> Any:
+        """The parameters as the model reads them: tables that rows are taken from are whole in width.
+
+        Else what is taken from them is split by width where its rows are split too, on the same devices, and the
+        compiler can only go from one to the other by way of the whole.
+        """
+        specs = rules.match_rules(USE_RULES, params, "training/parallel/sharding.py USE_RULES")
+        return jax.tree.map(lambda leaf, spec: leaf if spec is None else jax.lax.with_sharding_constraint(
+            leaf, NamedSharding(self.mesh, spec)), params, specs)
 
     def _global(self, batch: HostBatch) -> dict[str, jax.Array]:
         """This process's rows as part of the global batch."""

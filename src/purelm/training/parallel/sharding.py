@@ -33,6 +33,12 @@ PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"^relative_bias/", PartitionSpec()),
 )
 
+USE_RULES: tuple[tuple[str, PartitionSpec | None], ...] = (
+    (r"^embedding/embedding$", PartitionSpec("tensor", None)),
+    (r"^positions/embedding$", PartitionSpec()),
+    (r".*", None),
+)
+
 
 def parameter_specs(params_shapes: Any) -> Any:
     """The PartitionSpec of each parameter. Raises UserError for a parameter that no rule names."""
