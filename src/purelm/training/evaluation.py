@@ -1,0 +1,30 @@
+"""A whole split under a model: sums over batches, divided once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def sum_batches(evaluate_step: Callable[[Any], dict[str, Any]], batches: Iterable[Any]) -> dict[str, float]:
+    """The sums of `evaluate_step` over all batches, added in double precision on the host at the end."""
+    import jax
+
+    totals: dict[str, float] = {}
+    for sums in jax.device_get([evaluate_step(batch) for batch in batches]):
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+    return totals
+
+
+def metrics_of(totals: dict[str, float], *, num_bytes: int | None) -> dict[str, float]:
+    """loss (cross-entropy, nats a token), perplexity, accuracy, and bits per byte where the bytes are known.
+
+    Bits per byte is all the nats of the split over ln 2 over its UTF-8 bytes, so that tokenizers compare.
+    """
+    loss = totals["cross_entropy"] / totals["weight"]
+    metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": totals["correct"] / totals["weight"]}
+    if num_bytes is not None:
+        metrics["bits_per_byte"] = totals["cross_entropy"] / math.log(2) / num_bytes
+    return metrics

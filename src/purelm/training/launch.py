@@ -1,0 +1,127 @@
+"""From a config to a run: data, engine, the newest good checkpoint, and the loop."""
+
+from __future__ import annotations
+
+from purelm.config import Config, finalize
+from purelm.errors import UserError
+from purelm.runtime import start_jax
+from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, write_start
+
+
+def launch(config: Config, workdir: str | None, *, coordinator: str | None = None, num_processes: int | None = None,
+           process_id: int | None = None, quiet: bool = False):
+    """Trains `config` in `workdir`, from the newest good checkpoint there or from the start.
+
+    Args:
+      config: validated.
+      coordinator, num_processes, process_id: as `start_jax` takes them.
+      quiet: nothing is shown.
+
+    Returns:
+      loop.Outcome.
+
+    Raises:
+      UserError: anything about the config, the data or the folder that the user can put right.
+    """
+    if not workdir:
+        raise UserError("--workdir is missing; give the folder to train in, such as --workdir=runs/a")
+    if (coordinator is not None and coordinator != "auto") and (num_processes is None or process_id is None):
+        raise UserError("--coordinator: give --num_processes and --process_id too, or --coordinator=auto")
+    folder, is_new = check_workdir(workdir)
+    try:
+        data, config = prepare_run(config, folder)
+        changes = check_same_run(folder, config)
+        start_jax(coordinator=coordinator, num_processes=num_processes, process_id=process_id)
+        from purelm.training.parallel import make_engine
+
+        engine = make_engine(config)
+    except UserError:
+        if is_new:
+            folder.path.rmdir()
+        raise
+    return _train(config, data, folder, engine, changes, quiet)
+
+
+def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], quiet: bool):
+    import jax
+
+    from purelm.training import loop
+    from purelm.training.checkpoints import Checkpoints, preload
+    from purelm.training.progress import Progress
+
+    preload()
+    primary = jax.process_index() == 0
+    if primary:
+        write_start(folder, config, data.fingerprint, jax.devices())
+        if not folder.tokenizer.exists():
+            data.tokenizer.save(folder.tokenizer)
+    training = config.training
+    with Checkpoints(folder.checkpoints, keep_last=training.keep_last, keep_best=training.keep_best) as checkpoints:
+        restored = checkpoints.restore_latest(engine.shapes())
+        state, step = (engine.init(config.seed), 0) if restored is None else (engine.place(restored.state), restored.step)
+        progress = Progress(first_step=step, num_steps=training.num_steps, quiet=quiet or not primary)
+        try:
+            for line in start_lines(config, data, engine, step, changes):
+                progress.note(line)
+            outcome = loop.train(config, data, folder, engine, progress, state=state, start_step=step,
+                                 checkpoints=checkpoints)
+        finally:
+            progress.close()
+    if primary and not quiet:
+        print(f"wrote {folder.path}: metrics.jsonl, curves.png, config.json, run.json, tokenizer.json, checkpoints, "
+              "tensorboard")
+    return outcome
+
+
+def prepare_run(config: Config, folder: RunFolder | None):
+    """(prepared data, finalized config); a tokenizer that the run folder already holds is kept."""
+    from purelm.data import load_tokenizer, prepare
+
+    tokenizer = load_tokenizer(folder.tokenizer) if folder is not None and folder.tokenizer.exists() else None
+    data = prepare(config, tokenizer=tokenizer)
+    if "train" not in data.splits:
+        raise UserError("config.data: there is no training split; give a file to train on")
+    context = config.model.context_length
+    windows = data.splits["train"].num_windows(context)
+    return data, finalize(config, vocabulary_size=data.tokenizer.vocabulary_size, tokens_per_epoch=windows * context)
+
+
+def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> list[str]:
+    """What a person wants to know before the first step."""
+    import jax
+
+    from purelm.data import describe
+    from purelm.models.counting import count_parameters, flops_per_token
+    from purelm.training.hardware import COUNTING_RULE, peak_flops
+
+    devices = jax.devices()
+    kind, training = devices[0].device_kind, config.training
+    lines = [describe(data),
+             f"model: {count_parameters(engine.shapes().params):,} parameters, "
+             f"{flops_per_token(config.model, config.model.context_length):,} FLOPs a token",
+             f"training: {training.num_steps} steps of {training.batch_size} x {config.model.context_length} tokens, "
+             f"{engine.name} on {len(devices)} x {kind}"]
+    if peak_flops(kind) is not None:
+        lines.append(f"{COUNTING_RULE}; peak of {kind} {peak_flops(kind) / 1e12:.0f} TFLOP/s")
+    if step:
+        lines.append(f"resuming after step {step}")
+    return lines + [f"changed since this run began: {change}" for change in changes]
+
+
+def dry_run(config: Config) -> None:
+    """Prepares the data, compiles the step and prints what it would cost; writes no run folder."""
+    start_jax()
+    from purelm.training.parallel import make_engine
+
+    data, config = prepare_run(config, None)
+    engine = make_engine(config)
+    print("\n".join(start_lines(config, data, engine, 0, [])))
+    compiled = engine.lower_train_step().compile()
+    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    tokens = config.training.batch_size * config.model.context_length
+    if costs and "flops" in costs:
+        print(f"compiled: {costs['flops']:,.0f} FLOPs a step on a device by XLA's count, "
+              f"{costs['flops'] / tokens * len(engine.devices):,.0f} a token")
+    if memory is not None:
+        print(f"memory a device: {memory.argument_size_in_bytes / 2**20:,.1f} MiB of state and batch, "
+              f"{memory.temp_size_in_bytes / 2**20:,.1f} MiB of temporaries")

@@ -1,0 +1,226 @@
+"""The loop around the pure step: what is read, written and shown, and when; how it stops and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from purelm.config import Config, steps_of
+from purelm.data import PreparedData, evaluation_batches, training_batches, window_numbers
+from purelm.errors import UserError
+from purelm.models.counting import flops_per_token
+from purelm.training.checkpoints import Checkpoints
+from purelm.training.evaluation import metrics_of, sum_batches
+from purelm.training.hardware import model_flops_utilization
+from purelm.training.metrics import MetricsWriter, read_rows
+from purelm.training.plots import draw_curves
+from purelm.training.progress import Progress
+from purelm.training.run_folder import RunFolder
+from purelm.training.schedules import learning_rate_at
+
+
+class StopRequest:
+    """Turns SIGTERM and ctrl-C into a flag that the loop reads between steps; a second ctrl-C stops at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: Any) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended: the last step it did, and the signal that stopped it, if one did."""
+
+    step: int
+    stopped_by: int | None
+
+
+class _Interval:
+    """The steps since the last row: their sums, still on the device, and the time they took."""
+
+    def __init__(self):
+        self.sums: list[tuple[int, dict[str, Any]]] = []
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def resume_clock(self) -> None:
+        self._since = time.monotonic()
+
+    def pause_clock(self) -> None:
+        if self._since is not None:
+            self.seconds += time.monotonic() - self._since
+            self._since = None
+
+    def take(self) -> tuple[list[tuple[int, dict[str, Any]]], float]:
+        """The sums and seconds so far, fetched to the host, and a new start. Blocks until those steps are done."""
+        running = self._since is not None
+        steps = [number for number, _ in self.sums]
+        values = jax.device_get([sums for _, sums in self.sums])
+        self.pause_clock()
+        seconds, self.sums, self.seconds = self.seconds, [], 0.0
+        if running:
+            self.resume_clock()
+        return list(zip(steps, values)), seconds
+
+
+def train(config: Config, data: PreparedData, folder: RunFolder, engine: Any, progress: Progress, *,
+          state: Any, start_step: int, checkpoints: Checkpoints) -> Outcome:
+    """Trains from `start_step` to the end of the run, or until a signal, writing to the run folder.
+
+    Args:
+      config: finalized.
+      state: as the engine made or placed it; donated.
+      start_step: updates already made.
+
+    Raises:
+      UserError: the loss or a gradient was not finite; the message says where, and what is left.
+    """
+    run = _Run(config, data, folder, engine, progress, checkpoints)
+    with StopRequest() as stop:
+        try:
+            return run.train(state, start_step, stop)
+        finally:
+            run.close()
+
+
+class _Run:
+    def __init__(self, config: Config, data: PreparedData, folder: RunFolder, engine: Any, progress: Progress,
+                 checkpoints: Checkpoints):
+        self.config, self.data, self.folder, self.engine = config, data, folder, engine
+        self.progress, self.checkpoints = progress, checkpoints
+        self.primary = jax.process_index() == 0
+        training = config.training
+        self.num_steps = training.num_steps
+        self.log_every, self.evaluate_every, self.checkpoint_every = (
+            steps_of(training.log_every), steps_of(training.evaluate_every), steps_of(training.checkpoint_every))
+        self.flops_per_token = flops_per_token(config.model, config.model.context_length)
+        self.writer: MetricsWriter | None = None
+        self.best = float("inf")
+
+    def train(self, state: Any, step: int, stop: StopRequest) -> Outcome:
+        if self.primary:
+            self.writer = MetricsWriter(self.folder.metrics, resume_step=step)
+            validation = [row["loss"] for row in read_rows(self.folder.metrics) if row["split"] == "validation"]
+            self.best = min((loss for loss in validation if loss is not None), default=self.best)
+        if step >= self.num_steps:
+            self.progress.note(f"nothing left to do: step {step} of {self.num_steps} is done")
+            return Outcome(step, None)
+        interval, started, saved = _Interval(), time.monotonic(), step
+        for step, batch in zip(range(step + 1, self.num_steps + 1), self._batches(step)):  # noqa: B020
+            state, sums = self.engine.train_step(state, batch)
+            if step % self.log_every == 1 % self.log_every and interval.sums:
+                self._log(interval)  # The row of the steps before this one, which is already under way.
+            interval.sums.append((step, sums))
+            if started is not None:
+                jax.block_until_ready(sums)
+                self.progress.note(f"first step after {time.monotonic() - started:.1f} s (compilation included)")
+                started = None
+                interval.resume_clock()
+            self.progress.advance(step)
+            stopping = self._should_stop(stop, step)
+            last = stopping or step == self.num_steps
+            evaluated = last and not stopping or step % self.evaluate_every == 0
+            improved = False
+            if last or evaluated:
+                self._log(interval)
+            interval.pause_clock()
+            loss = None
+            if evaluated and "validation" in self.data.splits:
+                loss = self._evaluate(state, step)
+                improved = loss < self.best
+                self.best = min(self.best, loss)
+            if last or step % self.checkpoint_every == 0 or (improved and self.config.training.keep_best):
+                self._log(interval)  # Finds a NaN before it can be saved.
+                self._save(state, step, loss)
+                saved = step
+            interval.resume_clock()
+            if stopping:
+                break
+        self.checkpoints.wait()
+        self.progress.note(f"step {saved} saved in {self.folder.checkpoints}")
+        return Outcome(step, stop.signal if step < self.num_steps else None)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            draw_curves(read_rows(self.folder.metrics), self.folder.curves, self.folder.path.name)
+
+    def _batches(self, step: int) -> Iterator[Any]:
+        index, count = self.engine.data_shard
+        return training_batches(
+            self.data.splits["train"], config=self.config, batch_size=self.config.training.batch_size, start_step=step,
+            process_index=index, process_count=count)
+
+    def _should_stop(self, stop: StopRequest, step: int) -> bool:
+        if jax.process_count() > 1:  # All must stop at the same step; jax's own service agrees on it.
+            return self.checkpoints.reached_preemption(step) and step < self.num_steps
+        return stop.signal is not None and step < self.num_steps
+
+    def _log(self, interval: _Interval) -> None:
+        if not interval.sums:
+            return
+        steps, seconds = interval.take()
+        for step, sums in steps:
+            if not float(sums["finite"]):
+                self._stop_on_nan(step)
+        total = {name: sum(float(sums[name]) for _, sums in steps) for name in steps[0][1]}
+        step, speed = steps[-1][0], total["weight"] / seconds if seconds else float("nan")
+        devices = jax.devices()
+        utilization = model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices))
+        row = {"loss": total["cross_entropy"] / total["weight"], "accuracy": total["correct"] / total["weight"],
+               "objective": total["loss"] / total["weight"], "gradient_norm": float(steps[-1][1]["gradient_norm"]),
+               "learning_rate": float(learning_rate_at(self.config, step - 1)), "tokens_per_second": speed}
+        if utilization is not None:
+            row["mfu"] = utilization
+        if self.writer is not None:
+            self.writer.write(step, "train", row)
+        self.progress.log(step, loss=row["loss"], tokens_per_second=speed,
+                          extra=f"  MFU {utilization:.1%}" if utilization is not None else "")
+
+    def _evaluate(self, state: Any, step: int) -> float:
+        split, limit = self.data.splits["validation"], self.config.training.evaluate_batches
+        index, count = self.engine.data_shard
+        batches = evaluation_batches(
+            split, context_length=self.config.model.context_length, packing=self.config.data.packing,
+            batch_size=self.engine.evaluation_rows * count, process_index=index, process_count=count, limit=limit)
+        totals = sum_batches(lambda batch: self.engine.evaluate_step(state, batch), batches)
+        row = metrics_of(totals, num_bytes=split.num_bytes if limit is None else None)
+        if self.writer is not None:
+            self.writer.write(step, "validation", row)
+        self.progress.note(f"step {step}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
+        return row["loss"]
+
+    def _save(self, state: Any, step: int, loss: float | None) -> None:
+        metrics = None if loss is None else {"loss": loss}
+        self.checkpoints.save(step, self.engine.for_checkpoint(state), metrics=metrics)
+
+    def _stop_on_nan(self, step: int) -> None:
+        windows = window_numbers(self.data.splits["train"], self.config, self.config.training.batch_size, step - 1)
+        good = self.checkpoints.latest_step()
+        raise UserError(
+            f"step {step}: the loss or a gradient is not finite, so training stopped; its batch is windows "
+            f"{_shorten(windows)} of the training split; the last good checkpoint is "
+            f"{'none' if good is None else f'step {good}'}; try a smaller config.optimizer.learning_rate, or "
+            "config.optimizer.clip_norm=1.0")
+
+
+def _shorten(numbers: list[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:8])
+    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown

@@ -1,0 +1,72 @@
+"""Evaluation of a run as a record: which model, which split, what it scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import lzma
+from typing import Any
+
+from purelm.errors import UserError
+from purelm.training.run_folder import write_atomically
+
+
+def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: str = "latest",
+                 data_path: str | None = None, batch_size: int | None = None,
+                 compressors: bool = False) -> dict[str, Any]:
+    """The metrics of a run's model on a whole split, also written to its evaluation.json.
+
+    Args:
+      workdir: the run folder.
+      split: "train", "validation" or "test".
+      checkpoint: "latest", "best" or a step.
+      data_path: other data than the run was trained on.
+      batch_size: windows at once; None is the run's.
+      compressors: adds `gzip_bits_per_byte` and `xz_bits_per_byte`, both at level 9 on the split as one text.
+
+    Raises:
+      UserError: no run, no checkpoint, no such split.
+    """
+    from purelm.runtime import start_jax
+
+    start_jax()
+    import jax
+
+    from purelm.data import evaluation_batches, prepare
+    from purelm.tasks.language_modeling import loss_sums
+    from purelm.training.evaluation import metrics_of, sum_batches
+    from purelm.training.load import load_run
+
+    run = load_run(workdir, checkpoint)
+    config = run.config
+    if data_path is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path, source="auto"))
+    data = prepare(config, tokenizer=run.tokenizer)
+    if split not in data.splits:
+        raise UserError(f"--split={split}: the data has no such split; it has {', '.join(data.splits)}")
+    tokens = data.splits[split]
+    evaluate_step = jax.jit(lambda params, batch: loss_sums(config, params, batch, None))
+    batches = evaluation_batches(tokens, context_length=config.model.context_length, packing=config.data.packing,
+                                 batch_size=batch_size or config.training.batch_size, process_index=0, process_count=1)
+    totals = sum_batches(lambda batch: evaluate_step(run.params, batch), batches)
+    result = {"split": split, "step": run.step, **metrics_of(totals, num_bytes=tokens.num_bytes),
+              "tokens": int(totals["weight"]), "bytes": tokens.num_bytes, "documents": tokens.num_documents}
+    if compressors:
+        result.update(compressed_bits_per_byte(text_of(tokens, run.tokenizer).encode()))
+    write_atomically(run.folder.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def text_of(split: Any, tokenizer: Any) -> str:
+    """The split's whole text, decoded from its tokens."""
+    ids = split.tokens[:]
+    if tokenizer.end_of_text_id is not None:
+        ids = ids[ids != tokenizer.end_of_text_id]
+    return tokenizer.decode(ids)
+
+
+def compressed_bits_per_byte(text: bytes) -> dict[str, float]:
+    """What gzip -9 and xz -9 make of `text`, in bits for each of its bytes."""
+    return {"gzip_bits_per_byte": 8 * len(gzip.compress(text, 9)) / len(text),
+            "xz_bits_per_byte": 8 * len(lzma.compress(text, preset=9)) / len(text)}

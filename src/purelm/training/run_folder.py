@@ -1,0 +1,199 @@
+"""The run folder: all that is needed to resume, evaluate and generate, and a record of how it came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+from purelm.config import Config, load_json, to_json
+from purelm.errors import UserError
+
+# What may differ between a start and a resume without making it another experiment.
+_MAY_CHANGE = frozenset({
+    "config.data.cache_dir", "config.data.path", "config.data.tfds_dir", "config.model.attention_implementation",
+    "config.model.remat", "config.model.scan_layers", "config.optimizer.decay", "config.optimizer.warmup",
+    "config.parallel.data", "config.parallel.engine", "config.parallel.fsdp", "config.parallel.tensor",
+    "config.training.checkpoint_every", "config.training.evaluate_batches", "config.training.evaluate_every",
+    "config.training.keep_best", "config.training.keep_last", "config.training.log_every",
+    "config.training.loss_chunk", "config.training.num_steps",
+})
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "purelm")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run folder."""
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        return self.path / "config.json"
+
+    @property
+    def record(self) -> pathlib.Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tokenizer(self) -> pathlib.Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def curves(self) -> pathlib.Path:
+        return self.path / "curves.png"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+
+def open_run(workdir: str) -> tuple[RunFolder, Config]:
+    """A folder that a run was started in, and its config.
+
+    Raises:
+      UserError: there is no run there.
+    """
+    folder = RunFolder(pathlib.Path(workdir))
+    if not folder.path.is_dir():
+        raise UserError(f"--workdir={workdir}: no such folder; train a model there first, or give another")
+    if not folder.config.is_file():
+        raise UserError(f"--workdir={workdir}: no run was started here (no config.json); give the folder that "
+                        "train.py wrote")
+    return folder, load_json(folder.config)
+
+
+def check_workdir(workdir: str) -> tuple[RunFolder, bool]:
+    """The folder to train in, which can be written to, and whether it was made just now.
+
+    Raises:
+      UserError: it cannot be made or written to.
+    """
+    folder = RunFolder(pathlib.Path(workdir))
+    is_new = not folder.path.exists()
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        probe = folder.path / f".writable.{os.getpid()}"
+        probe.write_bytes(b"x" * 65536)
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--workdir={workdir}: is a file, or lies under one; give a folder") from None
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: cannot be written to ({error.strerror}); give another folder") from None
+    return folder, is_new
+
+
+def check_same_run(folder: RunFolder, config: Config) -> list[str]:
+    """One line for each field that changed since the run began, all of which may.
+
+    Both configs are finalized ones. A folder with no config has nothing to compare.
+
+    Raises:
+      UserError: a field differs that makes it another experiment.
+    """
+    if not folder.config.is_file():
+        return []
+    before, now = (_flatten(dataclasses.asdict(c), "config") for c in (load_json(folder.config), config))
+    changed = [name for name in now if before[name] != now[name]]
+    for name in changed:
+        if name not in _MAY_CHANGE:
+            raise UserError(f"--workdir={folder.path}: holds a run with {name}={before[name]!r}, not {now[name]!r}; "
+                            f"give another --workdir, or --{name}={before[name]} to resume it")
+    return [f"{name}: {before[name]} -> {now[name]}" for name in changed]
+
+
+def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any]) -> None:
+    """Writes config.json and run.json; each start is appended to run.json's list, none overwritten.
+
+    Raises:
+      UserError: the data is not the data that the run was begun with.
+    """
+    starts = []
+    if folder.record.is_file():
+        try:
+            record = json.loads(folder.record.read_text(encoding="utf-8"))
+            starts, before = record["starts"], record["data"]
+        except (json.JSONDecodeError, KeyError):
+            raise UserError(f"{folder.record}: damaged; move it away to resume without the record") from None
+        if before != json.loads(json.dumps(data_fingerprint)):
+            what = _difference(before, data_fingerprint)
+            raise UserError(f"--workdir={folder.path}: its run was begun on other data ({what}); give the same files, "
+                            "or another --workdir")
+    starts.append({
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": [sys.executable, *sys.argv],
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": [str(device) for device in devices],
+    })
+    write_atomically(folder.config, to_json(config))
+    write_atomically(folder.record, json.dumps({"starts": starts, "data": data_fingerprint}, indent=2,
+                                               ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes all of `text` or nothing.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _flatten(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}.{name}"))
+        else:
+            flat[f"{prefix}.{name}"] = value
+    return flat
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    now_flat = _flatten(json.loads(json.dumps(now)), "")
+    for name, value in _flatten(before, "").items():
+        if now_flat.get(name) != value:
+            return f"{name[1:]}: {str(value)[:60]} -> {str(now_flat.get(name))[:60]}"
+    return "it holds more"
+
+
+def _git_state() -> dict[str, str] | None:
+    """Commit and hash of what is not committed, of the checkout this file lies in; None outside of one."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, check=True, timeout=20).stdout
+
+    try:
+        commit, difference = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "difference": hashlib.sha256(difference).hexdigest() if difference else "none"}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,74 @@
+import dataclasses
+import json
+
+import pytest
+
+from purelm.config import Config, DataConfig, ModelConfig, TrainingConfig, finalize
+from purelm.errors import UserError
+from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, open_run, write_atomically, write_start
+
+CONFIG = finalize(Config(training=TrainingConfig(num_steps=100)), vocabulary_size=65, tokens_per_epoch=10**6)
+DATA = {"source": "text", "splits": {"train": {"tokens": 5}}}
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    folder, _ = check_workdir(str(tmp_path / "run"))
+    write_start(folder, CONFIG, DATA, ["cpu:0"])
+    return folder
+
+
+def test_a_start_is_recorded_and_the_next_one_added(folder):
+    write_start(folder, CONFIG, DATA, ["cpu:0"])
+    record = json.loads(folder.record.read_text())
+    assert len(record["starts"]) == 2 and record["data"] == DATA
+    start = record["starts"][0]
+    assert start["packages"]["jax"] and start["devices"] == ["cpu:0"] and start["command"]
+    assert open_run(str(folder.path))[1] == CONFIG
+
+
+def test_the_same_config_resumes_silently_and_what_may_change_is_said(folder):
+    assert check_same_run(folder, CONFIG) == []
+    longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, num_steps=200, log_every="7"))
+    assert check_same_run(folder, longer) == ["config.training.num_steps: 100 -> 200", "config.training.log_every: 1 -> 7"]
+
+
+@pytest.mark.parametrize("change, field", [
+    ({"seed": 1}, "config.seed=0, not 1"),
+    ({"model": dataclasses.replace(CONFIG.model, width=64)}, "config.model.width=128, not 64"),
+    ({"data": DataConfig(packing="stream")}, "config.data.packing='documents', not 'stream'"),
+])
+def test_another_experiment_is_refused(folder, change, field):
+    with pytest.raises(UserError, match=field):
+        check_same_run(folder, dataclasses.replace(CONFIG, **change))
+
+
+def test_other_data_is_refused_and_nothing_is_rewritten(folder):
+    before = folder.record.read_bytes()
+    with pytest.raises(UserError, match=r"other data \(splits.train.tokens: 5 -> 6\)"):
+        write_start(folder, CONFIG, {"source": "text", "splits": {"train": {"tokens": 6}}}, [])
+    assert folder.record.read_bytes() == before
+
+
+def test_a_damaged_record_is_named(folder):
+    folder.record.write_text("{")
+    with pytest.raises(UserError, match="run.json: damaged"):
+        write_start(folder, CONFIG, DATA, [])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(folder, monkeypatch):
+    before = folder.config.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_atomically(folder.config, "x" * 10)
+    assert folder.config.read_bytes() == before
+    assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "run.json"]
+
+
+def test_model_config_of_a_run_is_finalized(folder):
+    assert open_run(str(folder.path))[1].model == dataclasses.replace(
+        ModelConfig(), vocabulary_size=65, num_kv_heads=4, head_size=32, feed_forward_width=512)
