@@ -1,0 +1,150 @@
+"""TFDS sets by name, read without TensorFlow.
+
+Sets that are prepared on disk as array_record are read; none is downloaded or built here, because most sets need
+TensorFlow for that (https://www.tensorflow.org/datasets/tfless_tfds). The extra `prepare` holds what builds them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from purelm.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from purelm.data.sources import FileIndex
+
+_SPLITS = {"test": "test", "validation": "validation", "valid": "validation", "dev": "validation", "train": "train"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """The `text_field` feature of a prepared TFDS set; its own train, validation and test splits are used."""
+
+    name: str
+    data_dir: str | None
+    text_field: str
+
+    @property
+    def label(self) -> str:
+        return f"tfds {self.name}"
+
+    def identity(self, index: FileIndex) -> dict[str, Any]:
+        """The set's folder listing (names, sizes) and a hash of its JSON files.
+
+        `index` remembers the folder, so that a later start recognises the set without importing TFDS.
+        """
+        key = [self.name, os.path.abspath(self.data_dir) if self.data_dir else None]
+        known = index.read_record("tfds", key)
+        if known and os.path.isdir(known["folder"]) and _stamps(known["folder"]) == known["stamps"]:
+            return {**known["identity"], "text_field": self.text_field}
+        builder = _prepared_builder(self.name, self.data_dir)
+        folder = str(builder.data_path)
+        identity = {"tfds": builder.info.full_name, "files": _listing(folder)}
+        index.write_record("tfds", key, {"folder": folder, "stamps": _stamps(folder), "identity": identity})
+        return {**identity, "text_field": self.text_field}
+
+    def documents(self) -> Iterator[tuple[str | None, str]]:
+        """(split or None, text). UserError for a missing feature, one that is not text, or rows that are missing."""
+        builder = _prepared_builder(self.name, self.data_dir)
+        if "train" not in builder.info.splits:
+            raise UserError(f"TFDS {self.name} has no split 'train', only {', '.join(builder.info.splits)}")
+        if self.text_field not in builder.info.features:
+            raise UserError(f"TFDS {self.name}: no feature '{self.text_field}' (data.text_field)"
+                            f"{did_you_mean(self.text_field, builder.info.features)}")
+        given = {split: name for name, split in _SPLITS.items() if name in builder.info.splits}
+        for split in ("test", "validation", "train"):
+            if split in given:
+                yield from self._split_documents(builder, given[split], split)
+
+    def _split_documents(self, builder: Any, name: str, split: str) -> Iterator[tuple[str, str]]:
+        source = builder.as_data_source(split=name)
+        expected = builder.info.splits[name].num_examples
+        if len(source) != expected:
+            raise UserError(f"TFDS {self.name}: split '{name}' has {len(source)} of {expected} examples on disk; "
+                            "prepare it again with file_format='array_record'")
+        for number in range(expected):
+            value = source[number][self.text_field]
+            if isinstance(value, bytes):
+                try:
+                    value = value.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise UserError(f"TFDS {self.name}, split '{name}', example {number}: feature "
+                                    f"'{self.text_field}' is not UTF-8 at byte {error.start}") from error
+            if not isinstance(value, str):
+                raise UserError(f"TFDS {self.name}: feature '{self.text_field}' is a {type(value).__name__}, not text; "
+                                "name a text feature by data.text_field")
+            yield split, value
+
+
+def _prepared_builder(name: str, data_dir: str | None) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(f"data.tfds_name={name} needs tensorflow-datasets ({error}); run pip install "
+                        "tensorflow-datasets") from error
+    set_name = name.split("/")[0].split(":")[0]
+    # Not every set is in the registry until its module is imported (wmt14, c4, glue, ...).
+    _import_module_of(set_name, os.path.dirname(tfds.__file__))
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        choices = tfds.list_builders(with_community_datasets=False)
+        near = did_you_mean(set_name, choices)
+        hint = near if "did you mean" in near else "; see tensorflow.org/datasets/catalog"
+        raise UserError(f"data.tfds_name={name}: TFDS has no set '{set_name}'{hint}") from error
+    except (ValueError, AssertionError, ImportError) as error:
+        raise UserError(f"data.tfds_name={name}: {_one_line(error)}") from error
+    if builder.is_prepared() and builder.info.splits:
+        return builder
+    folder = os.path.dirname(str(builder.data_path))
+    raise UserError(
+        f"data.tfds_name={name}: not prepared as array_record in {folder}; where a network and TensorFlow are at "
+        f"hand run: pip install 'purelm[prepare]' && python -c \"import tensorflow_datasets as tfds; "
+        f"tfds.builder('{name}', file_format='array_record', data_dir='DIR').download_and_prepare()\", copy DIR here "
+        "and give --config.data.tfds_dir=DIR")
+
+
+def _import_module_of(set_name: str, root: str) -> None:
+    patterns = (f"*/{set_name}.py", f"*/{set_name}/{set_name}.py")
+    for pattern in patterns:
+        for path in glob.glob(os.path.join(root, pattern)):
+            module = os.path.relpath(path, root)[: -len(".py")].replace(os.sep, ".")
+            if not module.startswith(("core.", "scripts.", "testing.", "datasets.")):
+                try:
+                    importlib.import_module(f"tensorflow_datasets.{module}")
+                except ImportError as error:
+                    raise UserError(f"data.tfds_name={set_name}: its TFDS module needs a package that is missing "
+                                    f"({_one_line(error)})") from error
+                return
+
+
+def _files(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)
+
+
+def _stamps(folder: str) -> list[list[Any]]:
+    return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in _files(folder)]
+
+
+def _listing(folder: str) -> list[dict[str, Any]]:
+    """Record files are known by name and size (they may be huge), the JSON that describes them by content."""
+    rows: list[dict[str, Any]] = []
+    for entry in _files(folder):
+        row: dict[str, Any] = {"name": entry.name, "bytes": entry.stat().st_size}
+        if entry.name.endswith(".json"):
+            with open(entry.path, "rb") as file:
+                row["sha256"] = hashlib.sha256(json.dumps(json.load(file), sort_keys=True).encode()).hexdigest()
+        rows.append(row)
+    return rows
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,56 @@
+"""Tokenizers: bytes, characters, and trained BPE, WordPiece and Unigram."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from purelm.data.tokenizers.base import END_OF_TEXT, FORMAT, Tokenizer
+from purelm.data.tokenizers.simple import ByteTokenizer, CharacterTokenizer
+from purelm.data.tokenizers.trained import TRAINED_KINDS, TrainedTokenizer, train_tokenizer
+from purelm.errors import UserError
+
+__all__ = ["END_OF_TEXT", "TRAINED_KINDS", "ByteTokenizer", "CharacterTokenizer", "Tokenizer", "TrainedTokenizer",
+           "load_tokenizer", "train_tokenizer"]
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote; UserError where the file is missing, cut short, changed or foreign."""
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise UserError(f"{path}: the tokenizer cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a tokenizer.json (not UTF-8 at byte {error.start})") from error
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not whole JSON ({error.msg} at line {error.lineno}); the file was truncated or is no "
+                        "tokenizer.json") from error
+    if not isinstance(content, dict) or "format" not in content or content["format"] != FORMAT:
+        foreign = isinstance(content, dict) and "model" in content and "pre_tokenizer" in content
+        what = "a Hugging Face tokenizer, not" if foreign else "not"
+        raise UserError(f"{path}: {what} a purelm tokenizer.json (format {FORMAT}); give one from a run folder")
+    damaged = UserError(f"{path}: the tokenizer does not match its own fingerprint; the file was changed, so take it "
+                        "again from the run that wrote it")
+    try:
+        tokenizer = _from_content(content)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise damaged from error
+    if tokenizer.fingerprint != content["fingerprint"]:
+        raise damaged
+    return tokenizer
+
+
+def _from_content(content: dict[str, Any]) -> Tokenizer:
+    kind, end_of_text = content["type"], content["end_of_text"]
+    if kind == "bytes":
+        return ByteTokenizer(end_of_text)
+    if kind == "characters":
+        return CharacterTokenizer(content["characters"], end_of_text)
+    if kind in TRAINED_KINDS:
+        return TrainedTokenizer(kind, content["tokenizer"], end_of_text)
+    raise KeyError(kind)
