@@ -193,6 +193,14 @@ def test_window_start(context_length):
         assert window_start(jnp.int32(position), context_length) == start
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_numbers_are_refused(value):
+    # Reddens without the check: ids would come out, and perhaps from the padding.
+    params = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), make_params(BASE))
+    with pytest.raises(UserError, match="not finite"):
+        generate(BASE, params, prompts(2, 3), max_new_tokens=21, sampler=Sampler(0.8), key=jax.random.key(0))
+
+
 @pytest.mark.parametrize("prompt, options, words", [
     ([[]], {}, "one token or more"),
     ([1, 2], {}, r"\[rows, tokens\]"),

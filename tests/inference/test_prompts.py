@@ -76,7 +76,8 @@ def test_texts_begin_with_the_prompt_and_differ(params):
 
 
 def test_texts_end_with_the_document(params):
-    texts = sample_text(CONFIG, params, Letters(True), "", num_samples=4, max_new_tokens=60, sampler=Sampler(1.0), seed=0)
+    texts = sample_text(
+        CONFIG, params, Letters(True), "", num_samples=4, max_new_tokens=60, sampler=Sampler(1.0), seed=0)
     assert len({len(text) for text in texts}) > 1 and "|" not in "".join(texts)
 
 

@@ -22,6 +22,9 @@ from purelm.errors import UserError
 from purelm.inference.sampling import Sampler, mask_vocabulary, sample
 from purelm.models import Cache, Transformer, init_cache, unstack_layers
 
+# Stands in the ids for a token whose logits were not numbers.
+_NOT_A_NUMBER = -1
+
 # (tokens_BT, cache) -> (logits_BV of the last token, cache)
 Step = Callable[[jax.Array, Cache], tuple[jax.Array, Cache]]
 # (logits_BV, position) -> ids_B
@@ -94,7 +97,8 @@ def generate(
       stop_id: ends a row.
       vocabulary_size: the tokenizer's, where the model's is padded: ids from it on are never drawn.
 
-    Raises UserError for an empty prompt, prompt ids or a stop_id outside of the vocabulary, or max_new_tokens < 0.
+    Raises UserError for an empty prompt, prompt ids or a stop_id outside of the vocabulary, max_new_tokens < 0, or
+    logits that are not finite.
     One program is compiled for each config, sampler, batch size and bucket of lengths (see `_sizes`).
     """
     vocabulary_size = config.vocabulary_size if vocabulary_size is None else vocabulary_size
@@ -117,6 +121,10 @@ def generate(
         np.int32(-1 if stop_id is None else stop_id),
     )
     ids_BX, lengths_B, stopped_B = jax.device_get(state)
+    new_BT = ids_BX[:, prompt_length: prompt_length + int(np.max(lengths_B))]
+    if (new_BT == _NOT_A_NUMBER).any():
+        raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
+                        "take an earlier checkpoint")
     new_BT = ids_BX[:, prompt_length:end]
     if stop_id is not None:
         new_BT = np.where(np.arange(max_new_tokens) < lengths_B[:, None], new_BT, stop_id)
@@ -172,7 +180,8 @@ def _run(config, sampler, sizes, vocabulary_size, params, ids_BX, prompt_length,
 
     def draw(logits_BV: jax.Array, position: jax.Array) -> jax.Array:
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, origin + position)
-        return sample(sampler, mask_vocabulary(logits_BV, vocabulary_size), keys)
+        ids_B = sample(sampler, mask_vocabulary(logits_BV, vocabulary_size), keys)
+        return jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=-1)), ids_B, _NOT_A_NUMBER)
 
     state = _State(
         ids_BX=ids_BX,
