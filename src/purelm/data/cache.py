@@ -53,8 +53,8 @@ class Cache:
         try:
             yield
         except OSError as error:
-            raise UserError(f"data cache {self.root}: cannot be written ({error.strerror or error}); make room there or "
-                            "name another folder by --config.data.cache_dir") from error
+            raise UserError(f"data cache {self.root}: cannot be written ({error.strerror or error}); make room there "
+                            "or name another folder by --config.data.cache_dir") from error
 
     def read_record(self, kind: str, key: Any) -> Any | None:
         """What `write_record` kept under the key, or None; a damaged record counts as none."""
@@ -93,7 +93,7 @@ class Cache:
         tokenizer.save(os.path.join(folder, f"{key}.json"))
 
     def tokens_meta(self, key: str) -> dict[str, Any] | None:
-        """meta.json of the tokens kept under `key`, or None; where files are missing or cut short, a warning and None."""
+        """meta.json of the tokens kept under `key`, or None; with a warning where files are missing or cut short."""
         folder = self.tokens_folder(key)
         if not os.path.isdir(folder):
             return None

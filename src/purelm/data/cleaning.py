@@ -65,7 +65,7 @@ class Cleaner:
     def __init__(self, names: Sequence[str]):
         for name in names:
             if name not in STEPS:
-                raise UserError(f"data.cleaning: no step '{name}'{did_you_mean(name, STEPS)}")
+                raise UserError(f"config.data.cleaning: no step '{name}'{did_you_mean(name, STEPS)}")
         self._steps = [(name, STEPS[name]()) for name in names]
         self.counts: dict[str, Any] = {
             "documents_read": 0, "empty": 0, "steps": {name: {"changed": 0, "dropped": 0} for name in names}}

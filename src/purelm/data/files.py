@@ -121,7 +121,8 @@ def jsonl_documents(path: str, field: str) -> Iterator[str]:
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a JSON {type(row).__name__}; give one JSON object a line")
         if field not in row:
-            raise UserError(f"{path}, line {number}: no field '{field}' (data.text_field){did_you_mean(field, row)}")
+            raise UserError(f"{path}, line {number}: no field '{field}' (config.data.text_field)"
+                            f"{did_you_mean(field, row)}")
         value = row[field]
         if not isinstance(value, str):
             raise UserError(f"{path}, line {number}: field '{field}' is a {type(value).__name__}; it must be a string")

@@ -88,7 +88,8 @@ def _segments(document_starts: np.ndarray, starts_B: np.ndarray, context_length:
     last_B = np.searchsorted(document_starts, starts_B + context_length, side="left")
     counts_B = last_B - first_B
     rows = np.repeat(np.arange(len(starts_B)), counts_B)
-    documents = np.arange(len(rows)) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B) + np.repeat(first_B, counts_B)
+    before_B = np.cumsum(counts_B) - counts_B
+    documents = np.arange(len(rows)) + np.repeat(first_B - before_B, counts_B)
     columns = (document_starts[documents] - starts_B[rows]).astype(np.int32)
     begins_BT = np.zeros(shape, np.int32)
     begins_BT[rows, columns] = 1

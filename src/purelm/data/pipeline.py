@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from purelm.config.schema import Config
+from purelm.config import Config
 from purelm.data.packing import Batch, TokenSplit, epoch_offset, evaluation_windows, gather_windows, window_start
 from purelm.errors import UserError
 

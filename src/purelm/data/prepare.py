@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from purelm.config.schema import Config, DataConfig
+from purelm.config import Config, DataConfig
 from purelm.data.cache import Cache, cache_root, hash_key
 from purelm.data.cleaning import Cleaner
 from purelm.data.packing import TokenSplit
@@ -49,8 +49,8 @@ def prepare(config: Config, *, tokenizer: Tokenizer | None = None, progress: Pro
     """The data of `config`, tokenized; from the cache where it was prepared before.
 
     Args:
-        tokenizer: to take instead of the config's, such as a run's own; else it is read from data.tokenizer_path, or
-            made: trained (bpe, wordpiece, unigram) on the training split, while the alphabet of "characters" is that
+        tokenizer: to take instead of the config's, such as a run's own; else it is read from config.data.tokenizer_path,
+            or made: trained (bpe, wordpiece, unigram) on the training split, while the alphabet of "characters" is that
             of all splits, so that held-out text never has a character without a token.
         progress: called with one line at the start of each long part.
 
@@ -92,8 +92,8 @@ def prepare(config: Config, *, tokenizer: Tokenizer | None = None, progress: Pro
         cache.publish_tokens(folder, key, {"cleaning": cleaner.counts, "splits": splits})
     meta = cache.tokens_meta(key)
     if meta is None:
-        raise UserError(f"data cache {cache.root}: {cache.tokens_folder(key)} was removed or damaged while it was being "
-                        "made; try again, or name another folder by --config.data.cache_dir")
+        raise UserError(f"data cache {cache.root}: {cache.tokens_folder(key)} was removed or damaged while it was "
+                        "being made; try again, or name another folder by --config.data.cache_dir")
     return _open(config, cache, key, meta, tokenizer, source, identity)
 
 
@@ -116,7 +116,7 @@ def _ready_tokenizer(data: DataConfig) -> Tokenizer | None:
 
 def _check_end_of_text(data: DataConfig, tokenizer: Tokenizer) -> None:
     if data.end_of_text and tokenizer.end_of_text_id is None:
-        raise UserError("data.end_of_text is true, but the given tokenizer has no end-of-text token; set "
+        raise UserError("config.data.end_of_text is true, but the given tokenizer has no end-of-text token; set "
                         "--config.data.end_of_text=false or take another tokenizer")
 
 
@@ -140,9 +140,9 @@ def _collect(source: Source, cleaner: Cleaner, data: DataConfig, store: Document
     for split, fraction in wanted.items():
         if fraction and not pieces[split]:
             raise UserError(f"{source.label}: the {split} split is empty ({len(store):,} documents, "
-                            f"data.validation_fraction={data.validation_fraction}, "
-                            f"data.test_fraction={data.test_fraction}); change a fraction, set data.split=contiguous, "
-                            "or give files for it")
+                            f"config.data.validation_fraction={data.validation_fraction}, "
+                            f"config.data.test_fraction={data.test_fraction}); change a fraction, set "
+                            "config.data.split=contiguous, or give files for it")
     return pieces
 
 
@@ -208,7 +208,8 @@ def _open(config: Config, cache: Cache, key: str, meta: dict[str, Any], tokenize
             tokens = np.load(os.path.join(folder, f"{name}.tokens.npy"), mmap_mode="r")
             starts = np.load(os.path.join(folder, f"{name}.documents.npy"))
         except (OSError, ValueError) as error:
-            raise UserError(f"data cache {folder}: cannot be read ({error}); remove that folder and start again") from error
+            raise UserError(f"data cache {folder}: cannot be read ({error}); remove that folder and start "
+                           "again") from error
         splits[name] = TokenSplit(name, tokens, starts, counts["bytes"], counts["documents"])
     context_length = config.model.context_length
     if splits["train"].num_tokens < context_length + 1:

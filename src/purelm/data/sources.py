@@ -16,7 +16,7 @@ import tokenize
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol
 
-from purelm.config.schema import DataConfig
+from purelm.config import DataConfig
 from purelm.data.files import file_sha256, jsonl_documents, text_documents, without_compression
 from purelm.errors import UserError
 
@@ -78,8 +78,8 @@ class FileSource:
         for file, path in zip(self.files, paths, strict=True):
             stat = _stat(path)
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            old = known[path] if path in known else None
-            sha256 = old[3] if old and old[:3] == stamp else file_sha256(path)
+            unchanged = path in known and known[path][:3] == stamp
+            sha256 = known[path][3] if unchanged else file_sha256(path)
             stamps[path] = [*stamp, sha256]
             rows.append({"name": file.name, "split": file.split, "kind": file.kind, "bytes": stat.st_size,
                          "sha256": sha256})
@@ -116,21 +116,23 @@ def make_source(config: DataConfig) -> Source:
     kind = config.source
     if kind == "auto":
         if config.path and config.tfds_name:
-            raise UserError("data.path and data.tfds_name are both set; give one, or say which by data.source")
+            raise UserError("config.data.path and config.data.tfds_name are both set; give one, or "
+                            "say which by config.data.source")
         kind = "tfds" if config.tfds_name else "auto" if config.path else "python_stdlib"
     if kind == "tfds":
         if not config.tfds_name:
-            raise UserError("data.source=tfds needs data.tfds_name, such as lm1b")
+            raise UserError("config.data.source=tfds needs config.data.tfds_name, such as lm1b")
         from purelm.data.tfds_source import TfdsSource
         return TfdsSource(config.tfds_name, config.tfds_dir, config.text_field)
     if kind == "python_stdlib":
         if config.path:
-            raise UserError(f"data.path={config.path} is set, but data.source is python_stdlib; drop one of the two")
+            raise UserError(f"config.data.path={config.path} is set, but config.data.source is python_stdlib; "
+                            "drop one of the two")
         files = standard_library_files()
         label = f"python_stdlib {platform.python_version()}"
     else:
         if not config.path:
-            raise UserError(f"data.source={kind} needs data.path: a file, a glob or a folder")
+            raise UserError(f"config.data.source={kind} needs config.data.path: a file, a glob or a folder")
         files = find_files(config.path, kind)
         label = config.path
     return FileSource(label, tuple(sorted(files, key=lambda file: (_READ_ORDER[file.split], file.name))),
@@ -152,12 +154,12 @@ def find_files(path: str, kind: str) -> list[SourceFile]:
     if glob.has_magic(path):
         found = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
         if not found:
-            raise UserError(f"data.path={path}: the glob matches no file in {os.getcwd()}")
+            raise UserError(f"config.data.path={path}: the glob matches no file in {os.getcwd()}")
         root = os.path.commonpath([os.path.dirname(name) for name in found])
         return [SourceFile(name, os.path.relpath(name, root or "."), None, _file_kind(name, kind)) for name in found]
     folder = os.path.dirname(os.path.abspath(path))
     where = f"{folder} has {_some_names(folder)}" if os.path.isdir(folder) else f"there is no folder {folder}"
-    raise UserError(f"data.path={path}: no such file or folder; {where}")
+    raise UserError(f"config.data.path={path}: no such file or folder; {where}")
 
 
 def _folder_files(folder: str, kind: str) -> list[SourceFile]:
@@ -166,11 +168,11 @@ def _folder_files(folder: str, kind: str) -> list[SourceFile]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names += [os.path.relpath(os.path.join(parent, name), folder) for name in files if not name.startswith(".")]
     if not names:
-        raise UserError(f"data.path={folder}: the folder holds no file")
+        raise UserError(f"config.data.path={folder}: the folder holds no file")
     splits = {name: _split_of(name) for name in names}
     given = {split for split in splits.values() if split}
     if given and "train" not in given:
-        raise UserError(f"data.path={folder}: the folder has {' and '.join(sorted(given))} files but none for "
+        raise UserError(f"config.data.path={folder}: the folder has {' and '.join(sorted(given))} files but none for "
                         "training; add train.txt or train.jsonl")
     if given:
         names = [name for name in names if splits[name]]
@@ -200,7 +202,7 @@ def standard_library_files() -> list[SourceFile]:
         folders[:] = sorted(name for name in folders if name not in _STDLIB_EXCLUDED_FOLDERS)
         names += [os.path.relpath(os.path.join(parent, name), root) for name in files if name.endswith(".py")]
     if not names:
-        raise UserError(f"{root}: this Python has no library sources there; give data.path")
+        raise UserError(f"{root}: this Python has no library sources there; give config.data.path")
     return [SourceFile(os.path.join(root, name), name.replace(os.sep, "/"), None, "python") for name in names]
 
 

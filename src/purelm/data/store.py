@@ -17,7 +17,7 @@ class DocumentStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._file = open(path, "w+b")
+        self._file = open(path, "w+b")  # noqa: SIM115 (closed by close)
         self._ends = array.array("q", [0])
         self.num_characters = array.array("q")
 

@@ -56,7 +56,7 @@ class TfdsSource:
         if "train" not in builder.info.splits:
             raise UserError(f"TFDS {self.name} has no split 'train', only {', '.join(builder.info.splits)}")
         if self.text_field not in builder.info.features:
-            raise UserError(f"TFDS {self.name}: no feature '{self.text_field}' (data.text_field)"
+            raise UserError(f"TFDS {self.name}: no feature '{self.text_field}' (config.data.text_field)"
                             f"{did_you_mean(self.text_field, builder.info.features)}")
         given = {split: name for name, split in _SPLITS.items() if name in builder.info.splits}
         for split in ("test", "validation", "train"):
@@ -79,7 +79,7 @@ class TfdsSource:
                                     f"'{self.text_field}' is not UTF-8 at byte {error.start}") from error
             if not isinstance(value, str):
                 raise UserError(f"TFDS {self.name}: feature '{self.text_field}' is a {type(value).__name__}, not text; "
-                                "name a text feature by data.text_field")
+                                "name a text feature by config.data.text_field")
             yield split, value
 
 
@@ -87,7 +87,7 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(f"data.tfds_name={name} needs tensorflow-datasets ({error}); run pip install "
+        raise UserError(f"config.data.tfds_name={name} needs tensorflow-datasets ({error}); run pip install "
                         "tensorflow-datasets") from error
     set_name = name.split("/")[0].split(":")[0]
     # Not every set is in the registry until its module is imported (wmt14, c4, glue, ...).
@@ -98,15 +98,15 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         choices = tfds.list_builders(with_community_datasets=False)
         near = did_you_mean(set_name, choices)
         hint = near if "did you mean" in near else "; see tensorflow.org/datasets/catalog"
-        raise UserError(f"data.tfds_name={name}: TFDS has no set '{set_name}'{hint}") from error
+        raise UserError(f"config.data.tfds_name={name}: TFDS has no set '{set_name}'{hint}") from error
     except (ValueError, AssertionError, ImportError) as error:
-        raise UserError(f"data.tfds_name={name}: {_one_line(error)}") from error
+        raise UserError(f"config.data.tfds_name={name}: {_one_line(error)}") from error
     if builder.is_prepared() and builder.info.splits:
         return builder
     folder = os.path.dirname(str(builder.data_path))
     raise UserError(
-        f"data.tfds_name={name}: not prepared as array_record in {folder}; where a network and TensorFlow are at "
-        f"hand run: pip install 'purelm[prepare]' && python -c \"import tensorflow_datasets as tfds; "
+        f"config.data.tfds_name={name}: not prepared as array_record in {folder}; where a network and TensorFlow are "
+        f"at hand run: pip install 'purelm[prepare]' && python -c \"import tensorflow_datasets as tfds; "
         f"tfds.builder('{name}', file_format='array_record', data_dir='DIR').download_and_prepare()\", copy DIR here "
         "and give --config.data.tfds_dir=DIR")
 
@@ -120,7 +120,7 @@ def _import_module_of(set_name: str, root: str) -> None:
                 try:
                     importlib.import_module(f"tensorflow_datasets.{module}")
                 except ImportError as error:
-                    raise UserError(f"data.tfds_name={set_name}: its TFDS module needs a package that is missing "
+                    raise UserError(f"config.data.tfds_name={set_name}: its TFDS module needs a missing package "
                                     f"({_one_line(error)})") from error
                 return
 

@@ -94,8 +94,8 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocabulary_size: int, *, en
     """
     smallest = {"bpe": 256, "wordpiece": 512, "unigram": 257}[kind] + int(end_of_text)
     if vocabulary_size < smallest:
-        raise UserError(f"data.tokenizer_vocabulary_size={vocabulary_size} is too small for a {kind} tokenizer over "
-                        f"bytes{' with end of text' if end_of_text else ''}; give at least {smallest}")
+        raise UserError(f"config.data.tokenizer_vocabulary_size={vocabulary_size} is too small for a {kind} tokenizer "
+                        f"over bytes{' with end of text' if end_of_text else ''}; give at least {smallest}")
     trainers = {"bpe": _train_bpe, "wordpiece": _train_wordpiece, "unigram": _train_unigram}
     pieces = (piece for text in texts for piece in chunks(text))
     backend = trainers[kind](pieces, vocabulary_size - int(end_of_text), show_progress)
@@ -143,9 +143,10 @@ def _train_unigram(texts: Iterator[str], size: int, show_progress: bool) -> toke
         vocab_size=size, show_progress=show_progress, initial_alphabet=sorted(alphabet)))
     pieces = {piece: round(score, 6) for piece, score in json.loads(backend.to_str())["model"]["vocab"]}
     # The library adds missing bytes in an order that differs from run to run, and its sums differ in the last
-    # digits; rounded scores, one score for all rare bytes, and this order are the same every time.
-    floor = min((score for piece, score in pieces.items() if len(piece) > 1), default=0.0) - 1.0
-    pieces = {piece: max(score, floor) if piece in alphabet else score for piece, score in pieces.items()}
+    # digits; rounded scores, one score for all rare bytes, and this order make runs agree. On texts so small that
+    # pieces tie exactly, which of them is kept may still differ: the cache and the run folder keep the first.
+    lowest = min((score for piece, score in pieces.items() if len(piece) > 1), default=0.0)
+    pieces = {piece: score if score >= lowest else lowest - 1.0 for piece, score in pieces.items()}
     return _with_bytes(models.Unigram(sorted(pieces.items(), key=lambda item: (-item[1], item[0])), None, False))
 
 
