@@ -33,8 +33,8 @@ def test_loss_and_gradient_are_torchs(smoothing):
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
     theirs = torch.tensor(logits, requires_grad=True)
-    each = torch.nn.functional.cross_entropy(theirs.reshape(-1, V), torch.tensor(np.asarray(targets_BT).reshape(-1)).long(),
-                                             label_smoothing=smoothing, reduction="none")
+    labels = torch.tensor(np.asarray(targets_BT).reshape(-1)).long()
+    each = torch.nn.functional.cross_entropy(theirs.reshape(-1, V), labels, label_smoothing=smoothing, reduction="none")
     total = (each * torch.tensor(np.asarray(weights_BT).reshape(-1))).sum()
     total.backward()
     np.testing.assert_allclose(value, total.item(), rtol=1e-6)
@@ -85,7 +85,7 @@ def test_chunked_without_bias_and_in_bfloat16():
     x_BTD, kernel_DV, _, targets_BT, weights_BT = arrays()
 
     def loss(x_BTD, kernel_DV):
-        return jnp.sum(losses.chunked_statistics(x_BTD, kernel_DV, None, targets_BT, 7, None).logsumexp_BT)
+        return jnp.sum(losses.chunked_statistics(x_BTD, kernel_DV, None, targets_BT, 7, None).logsumexp)
 
     gradients = jax.grad(loss, argnums=(0, 1))(x_BTD.astype(jnp.bfloat16), kernel_DV.astype(jnp.bfloat16))
     assert all(gradient.dtype == jnp.bfloat16 for gradient in gradients)
@@ -100,9 +100,9 @@ def test_ties_go_to_the_first_entry(chunk):
     targets_BT = jnp.arange(B * T, dtype=jnp.int32).reshape(B, T)
     zeros_DV = jnp.zeros_like(kernel_DV)
     expected = (np.arange(B * T) == 0).reshape(B, T)
-    np.testing.assert_array_equal(losses.statistics(x_BTD @ zeros_DV, targets_BT).hit_BT, expected)
+    np.testing.assert_array_equal(losses.statistics(x_BTD @ zeros_DV, targets_BT).hit, expected)
     np.testing.assert_array_equal(
-        losses.chunked_statistics(x_BTD, zeros_DV, None, targets_BT, chunk, None).hit_BT, expected)
+        losses.chunked_statistics(x_BTD, zeros_DV, None, targets_BT, chunk, None).hit, expected)
 
 
 def test_chunked_never_holds_all_logits():
@@ -112,8 +112,8 @@ def test_chunked_never_holds_all_logits():
     all_logits = 4 * targets_BT.size * vocabulary
 
     def memory(form):
-        loss = lambda x, kernel: jnp.sum(form(x, kernel).logsumexp_BT)  # noqa: E731
-        return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x_BTD, kernel_DV).compile().memory_analysis().temp_size_in_bytes
+        gradient = jax.jit(jax.grad(lambda x, kernel: jnp.sum(form(x, kernel).logsumexp), argnums=(0, 1)))
+        return gradient.lower(x_BTD, kernel_DV).compile().memory_analysis().temp_size_in_bytes
 
     assert memory(lambda x, kernel: losses.statistics(x @ kernel, targets_BT)) >= all_logits
     assert memory(lambda x, kernel: losses.chunked_statistics(x, kernel, None, targets_BT, 500, None)) < all_logits / 4

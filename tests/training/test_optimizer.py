@@ -124,8 +124,8 @@ def test_a_stack_moves_as_its_layers_alone(name):
     for layer in range(2):
         alone, _ = trained(config, tree(params[layer: layer + 1]),
                            [tree(gradient[layer: layer + 1]) for gradient in gradients])
-        np.testing.assert_allclose(whole["layers"]["up"]["kernel"][layer], alone["layers"]["up"]["kernel"][0], rtol=1e-4,
-                                   atol=1e-5)
+        np.testing.assert_allclose(whole["layers"]["up"]["kernel"][layer], alone["layers"]["up"]["kernel"][0],
+                                   rtol=1e-4, atol=1e-5)
 
 
 def test_muon_leaves_the_rest_to_adam_at_its_own_rate():

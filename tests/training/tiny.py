@@ -10,7 +10,8 @@ ROWS, LENGTH, VOCABULARY = 16, 8, 32
 
 
 def make_config(*, seed=0, model=None, optimizer=None, training=None, parallel=None) -> Config:
-    model = {"context_length": LENGTH, "num_layers": 2, "width": 16, "num_heads": 4, "scan_layers": True} | (model or {})
+    sizes = {"context_length": LENGTH, "num_layers": 2, "width": 16, "num_heads": 4, "scan_layers": True}
+    model = sizes | (model or {})
     optimizer = {"name": "sgd", "learning_rate": 0.3, "schedule": "constant"} | (optimizer or {})
     training = {"num_steps": 20, "batch_size": ROWS} | (training or {})
     config = Config(seed=seed, model=ModelConfig(**model), optimizer=OptimizerConfig(**optimizer),

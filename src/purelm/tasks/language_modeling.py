@@ -28,7 +28,8 @@ def initialize(config: Config, key: jax.Array) -> Any:
     return Transformer(config.model).init(key, jnp.zeros((1, config.model.context_length), jnp.int32))["params"]
 
 
-def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array], key: jax.Array | None) -> dict[str, jax.Array]:
+def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
+              key: jax.Array | None) -> dict[str, jax.Array]:
     """Sums over the batch's targets, float32 scalars.
 
     Args:
@@ -52,9 +53,8 @@ def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array], key: 
         statistics = losses.statistics(output.logits_BTV, batch["targets"])
     else:
         x_BTD = model.apply(variables, batch["tokens"], method="hidden", **arguments).logits_BTV
-        kernel_DV = model.apply(variables, method="head_kernel")
-        bias_V = params["head"]["bias"] if "head" in params and "bias" in params["head"] else None
-        statistics = losses.chunked_statistics(x_BTD, kernel_DV, bias_V, batch["targets"], training.loss_chunk,
+        kernel_DV = model.apply(variables, method="head_kernel").astype(x_BTD.dtype)
+        statistics = losses.chunked_statistics(x_BTD, kernel_DV, None, batch["targets"], training.loss_chunk,
                                                config.model.logits_softcap)
     return losses.loss_sums(statistics, batch["weights"], label_smoothing=training.label_smoothing,
                             z_loss=training.z_loss)

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 class Statistics(NamedTuple):
     """What a loss needs of each token's logits, float32 [B, T]: nats, except `hit`, 1 where the argmax is right."""
 
-    logsumexp_BT: jax.Array
-    target_BT: jax.Array
-    mean_BT: jax.Array
-    hit_BT: jax.Array
+    logsumexp: jax.Array
+    target: jax.Array
+    mean: jax.Array
+    hit: jax.Array
 
 
 def loss_sums(statistics: Statistics, weights_BT: jax.Array, *, label_smoothing: float,
@@ -30,18 +30,18 @@ def loss_sums(statistics: Statistics, weights_BT: jax.Array, *, label_smoothing:
     """Sums over targets, each float32 scalar; the caller divides by `weight`, once, after all reductions.
 
     `loss` is what is minimized: cross-entropy against (1 - label_smoothing) one-hot + label_smoothing / V (Szegedy et
-    al. 2016, section 7) plus z_loss * logsumexp^2 (PaLM, Chowdhery et al. 2022, section 5). `cross_entropy` has neither,
-    in nats. `weight` sums the weights, `correct` the weights of the targets that are the argmax.
+    al. 2016, section 7) plus z_loss * logsumexp^2 (PaLM, Chowdhery et al. 2022, section 5). `cross_entropy` has
+    neither, in nats. `weight` sums the weights, `correct` the weights of the targets that are the argmax.
     """
-    cross_entropy_BT = statistics.logsumexp_BT - statistics.target_BT
+    cross_entropy_BT = statistics.logsumexp - statistics.target
     loss_BT = cross_entropy_BT
     if label_smoothing:
-        loss_BT = loss_BT + label_smoothing * (statistics.target_BT - statistics.mean_BT)
+        loss_BT = loss_BT + label_smoothing * (statistics.target - statistics.mean)
     if z_loss:
-        loss_BT = loss_BT + z_loss * jnp.square(statistics.logsumexp_BT)
+        loss_BT = loss_BT + z_loss * jnp.square(statistics.logsumexp)
     weights_BT = weights_BT.astype(jnp.float32)
     return {"loss": jnp.sum(loss_BT * weights_BT), "cross_entropy": jnp.sum(cross_entropy_BT * weights_BT),
-            "weight": jnp.sum(weights_BT), "correct": jnp.sum(statistics.hit_BT * weights_BT)}
+            "weight": jnp.sum(weights_BT), "correct": jnp.sum(statistics.hit * weights_BT)}
 
 
 @jax.custom_vjp
@@ -61,7 +61,7 @@ def statistics(logits_BTV: jax.Array, targets_BT: jax.Array) -> Statistics:
 
 def _statistics_forward(logits_BTV, targets_BT):
     result = statistics(logits_BTV, targets_BT)
-    return result, (logits_BTV, targets_BT, result.logsumexp_BT)
+    return result, (logits_BTV, targets_BT, result.logsumexp)
 
 
 def _statistics_backward(residuals, cotangent):
@@ -79,11 +79,10 @@ def _logits_gradient(logits_BTV, logsumexp_BT, targets_BT, index_V, vocabulary_s
     """p dlogsumexp + onehot dtarget + dmean / V, for the vocabulary entries `index_V`."""
     probability_BTV = jnp.exp(logits_BTV - logsumexp_BT[..., None])
     one_hot_BTV = index_V == targets_BT[..., None]
-    return (probability_BTV * cotangent.logsumexp_BT[..., None] + jnp.where(one_hot_BTV, cotangent.target_BT[..., None], 0)
-            + cotangent.mean_BT[..., None] / vocabulary_size)
+    return (probability_BTV * cotangent.logsumexp[..., None]
+            + jnp.where(one_hot_BTV, cotangent.target[..., None], 0) + cotangent.mean[..., None] / vocabulary_size)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def chunked_statistics(x_BTD: jax.Array, kernel_DV: jax.Array, bias_V: jax.Array | None, targets_BT: jax.Array,
                        chunk: int, softcap: float | None) -> Statistics:
     """The statistics of softcap(x_BTD @ kernel_DV + bias_V), `chunk` vocabulary entries at a time.
@@ -96,32 +95,41 @@ def chunked_statistics(x_BTD: jax.Array, kernel_DV: jax.Array, bias_V: jax.Array
       chunk: vocabulary entries whose logits are held at once; it need not divide V.
       softcap: c in c tanh(logits / c), or None.
     """
+    # Plain matrix products: over two leading axes, XLA's CPU backend transposes the operands of the gradient.
+    x_TD, targets_T = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
+    found = _chunked_statistics(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap)
+    return Statistics(*(leaf.reshape(targets_BT.shape) for leaf in found))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _chunked_statistics(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap):
+    """As `chunked_statistics`, for T tokens of any windows."""
     vocabulary_size = kernel_DV.shape[1]
 
     def add_chunk(carry, number):
-        largest_BT, total_BT, target_BT, sum_BT, argmax_BT = carry
-        logits_BTV, index_V, new_V, _ = _chunk(x_BTD, kernel_DV, bias_V, number, chunk, softcap)
-        masked_BTV = jnp.where(new_V, logits_BTV, -jnp.inf)
-        chunk_largest_BT = jnp.max(masked_BTV, axis=-1)
-        first_BT = jnp.min(jnp.where(masked_BTV == chunk_largest_BT[..., None], index_V, vocabulary_size), axis=-1)
-        argmax_BT = jnp.where(chunk_largest_BT > largest_BT, first_BT, argmax_BT)
-        new_largest_BT = jnp.maximum(largest_BT, chunk_largest_BT)
-        total_BT = (total_BT * jnp.exp(largest_BT - new_largest_BT)
-                    + jnp.sum(jnp.exp(masked_BTV - new_largest_BT[..., None]), axis=-1))
-        here_BTV = new_V & (index_V == targets_BT[..., None])
-        target_BT = target_BT + jnp.sum(jnp.where(here_BTV, logits_BTV, 0), axis=-1)
-        sum_BT = sum_BT + jnp.sum(jnp.where(new_V, logits_BTV, 0), axis=-1)
-        return (new_largest_BT, total_BT, target_BT, sum_BT, argmax_BT), None
+        largest_T, total_T, target_T, sum_T, argmax_T = carry
+        logits_TV, index_V, new_V, _ = _chunk(x_TD, kernel_DV, bias_V, number, chunk, softcap)
+        masked_TV = jnp.where(new_V, logits_TV, -jnp.inf)
+        chunk_largest_T = jnp.max(masked_TV, axis=-1)
+        first_T = jnp.min(jnp.where(masked_TV == chunk_largest_T[..., None], index_V, vocabulary_size), axis=-1)
+        argmax_T = jnp.where(chunk_largest_T > largest_T, first_T, argmax_T)
+        new_largest_T = jnp.maximum(largest_T, chunk_largest_T)
+        total_T = (total_T * jnp.exp(largest_T - new_largest_T)
+                   + jnp.sum(jnp.exp(masked_TV - new_largest_T[..., None]), axis=-1))
+        here_TV = new_V & (index_V == targets_T[..., None])
+        target_T = target_T + jnp.sum(jnp.where(here_TV, logits_TV, 0), axis=-1)
+        sum_T = sum_T + jnp.sum(jnp.where(new_V, logits_TV, 0), axis=-1)
+        return (new_largest_T, total_T, target_T, sum_T, argmax_T), None
 
-    zeros_BT = jnp.zeros(targets_BT.shape, jnp.float32)
-    start = (zeros_BT - jnp.inf, zeros_BT, zeros_BT, zeros_BT, jnp.zeros(targets_BT.shape, jnp.int32))
+    zeros_T = jnp.zeros(targets_T.shape, jnp.float32)
+    start = (zeros_T - jnp.inf, zeros_T, zeros_T, zeros_T, jnp.zeros(targets_T.shape, jnp.int32))
     numbers = jnp.arange(-(-vocabulary_size // chunk))
-    (largest_BT, total_BT, target_BT, sum_BT, argmax_BT), _ = jax.lax.scan(add_chunk, start, numbers)
-    return Statistics(jnp.log(total_BT) + largest_BT, target_BT, sum_BT / vocabulary_size,
-                      (argmax_BT == targets_BT).astype(jnp.float32))
+    (largest_T, total_T, target_T, sum_T, argmax_T), _ = jax.lax.scan(add_chunk, start, numbers)
+    return Statistics(jnp.log(total_T) + largest_T, target_T, sum_T / vocabulary_size,
+                      (argmax_T == targets_T).astype(jnp.float32))
 
 
-def _chunk(x_BTD, kernel_DV, bias_V, number, chunk, softcap):
+def _chunk(x_TD, kernel_DV, bias_V, number, chunk, softcap):
     """(logits, their vocabulary indices, which of them no earlier chunk had, the chunk of the kernel).
 
     The last chunk starts early enough to fit, so that neither the kernel nor the gradient is padded: its first
@@ -132,42 +140,42 @@ def _chunk(x_BTD, kernel_DV, bias_V, number, chunk, softcap):
     start = jnp.minimum(number * width, vocabulary_size - width)
     index_V = start + jnp.arange(width, dtype=jnp.int32)
     chunk_DV = jax.lax.dynamic_slice_in_dim(kernel_DV, start, width, axis=1)
-    logits_BTV = jnp.matmul(x_BTD, chunk_DV, preferred_element_type=jnp.float32)
+    logits_TV = jnp.matmul(x_TD, chunk_DV, preferred_element_type=jnp.float32)
     if bias_V is not None:
-        logits_BTV = logits_BTV + jax.lax.dynamic_slice_in_dim(bias_V, start, width).astype(jnp.float32)
+        logits_TV = logits_TV + jax.lax.dynamic_slice_in_dim(bias_V, start, width).astype(jnp.float32)
     if softcap is not None:
-        logits_BTV = softcap * jnp.tanh(logits_BTV / softcap)
-    return logits_BTV, index_V, index_V >= number * width, chunk_DV
+        logits_TV = softcap * jnp.tanh(logits_TV / softcap)
+    return logits_TV, index_V, index_V >= number * width, chunk_DV
 
 
-def _chunked_forward(x_BTD, kernel_DV, bias_V, targets_BT, chunk, softcap):
-    result = chunked_statistics(x_BTD, kernel_DV, bias_V, targets_BT, chunk, softcap)
-    return result, (x_BTD, kernel_DV, bias_V, targets_BT, result.logsumexp_BT)
+def _chunked_forward(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap):
+    result = _chunked_statistics(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap)
+    return result, (x_TD, kernel_DV, bias_V, targets_T, result.logsumexp)
 
 
 def _chunked_backward(chunk, softcap, residuals, cotangent):
-    x_BTD, kernel_DV, bias_V, targets_BT, logsumexp_BT = residuals
+    x_TD, kernel_DV, bias_V, targets_T, logsumexp_T = residuals
     vocabulary_size = kernel_DV.shape[1]
 
     def add_chunk(carry, number):
-        dx_BTD, dkernel_DV, dbias_V = carry
-        logits_BTV, index_V, new_V, chunk_DV = _chunk(x_BTD, kernel_DV, bias_V, number, chunk, softcap)
-        gradient_BTV = _logits_gradient(logits_BTV, logsumexp_BT, targets_BT, index_V, vocabulary_size, cotangent)
+        dx_TD, dkernel_DV, dbias_V = carry
+        logits_TV, index_V, new_V, chunk_DV = _chunk(x_TD, kernel_DV, bias_V, number, chunk, softcap)
+        gradient_TV = _logits_gradient(logits_TV, logsumexp_T, targets_T, index_V, vocabulary_size, cotangent)
         if softcap is not None:
-            gradient_BTV = gradient_BTV * (1 - jnp.square(logits_BTV / softcap))
-        gradient_BTV = jnp.where(new_V, gradient_BTV, 0)
-        dbias_V = _add_at(dbias_V, jnp.sum(gradient_BTV, axis=(0, 1)), index_V[0])
-        gradient_BTV = gradient_BTV.astype(x_BTD.dtype)
-        dx_BTD = dx_BTD + jnp.matmul(gradient_BTV, chunk_DV.T, preferred_element_type=jnp.float32)
-        dchunk_DV = jnp.einsum("btd,btv->dv", x_BTD, gradient_BTV, preferred_element_type=jnp.float32)
-        return (dx_BTD, _add_at(dkernel_DV, dchunk_DV, index_V[0]), dbias_V), None
+            gradient_TV = gradient_TV * (1 - jnp.square(logits_TV / softcap))
+        gradient_TV = jnp.where(new_V, gradient_TV, 0)
+        dbias_V = _add_at(dbias_V, jnp.sum(gradient_TV, axis=0), index_V[0])
+        gradient_TV = gradient_TV.astype(x_TD.dtype)
+        dx_TD = dx_TD + jnp.matmul(gradient_TV, chunk_DV.T, preferred_element_type=jnp.float32)
+        dchunk_DV = jnp.matmul(x_TD.T, gradient_TV, preferred_element_type=jnp.float32)
+        return (dx_TD, _add_at(dkernel_DV, dchunk_DV, index_V[0]), dbias_V), None
 
-    start = (jnp.zeros(x_BTD.shape, jnp.float32), jnp.zeros(kernel_DV.shape, jnp.float32),
+    start = (jnp.zeros(x_TD.shape, jnp.float32), jnp.zeros(kernel_DV.shape, jnp.float32),
              jnp.zeros(vocabulary_size, jnp.float32))
     numbers = jnp.arange(-(-vocabulary_size // chunk))
-    (dx_BTD, dkernel_DV, dbias_V), _ = jax.lax.scan(add_chunk, start, numbers)
+    (dx_TD, dkernel_DV, dbias_V), _ = jax.lax.scan(add_chunk, start, numbers)
     dbias = None if bias_V is None else dbias_V.astype(bias_V.dtype)
-    return dx_BTD.astype(x_BTD.dtype), dkernel_DV.astype(kernel_DV.dtype), dbias, None
+    return dx_TD.astype(x_TD.dtype), dkernel_DV.astype(kernel_DV.dtype), dbias, None
 
 
 def _add_at(whole, part, start):
@@ -177,4 +185,4 @@ def _add_at(whole, part, start):
     return jax.lax.dynamic_update_slice_in_dim(whole, old + part, start, axis)
 
 
-chunked_statistics.defvjp(_chunked_forward, _chunked_backward)
+_chunked_statistics.defvjp(_chunked_forward, _chunked_backward)

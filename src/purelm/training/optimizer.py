@@ -16,7 +16,8 @@ with no decay, and asking it for one is an error. The directions, after clipping
 - lion: Chen et al. 2023, by beta1, beta2;
 - muon (Jordan et al. 2024): the matrices of the layers move by their orthogonalized momentum (`momentum`, `nesterov`,
   `muon_steps`), scaled by 0.2 sqrt(max(in, out)), so that an update has the size of Adam's and one rate serves both
-  (Liu et al. 2025, "Muon is scalable", eq. 4); embeddings, the output layer, biases, norms go to Adam at adam_learning_rate.
+  (Liu et al. 2025, "Muon is scalable", eq. 4); embeddings, the output layer, biases and norms go to Adam, at
+  adam_learning_rate.
 
 Layers are stacked [L, ...]: Muon and Adafactor treat each layer's matrix by itself. A parameter whose multiplier is 0
 is frozen: it has no optimizer state and is not part of the gradient's norm.
@@ -51,12 +52,14 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
     """
     optimizer = config.optimizer
     if optimizer.name == "adam" and optimizer.weight_decay:
-        raise UserError("config.optimizer.weight_decay: adam has none; take config.optimizer.name=adamw, or set it to 0")
+        raise UserError("config.optimizer.weight_decay: adam has none; take "
+                        "config.optimizer.name=adamw, or set it to 0")
     multipliers = learning_rate_multipliers(config, params_shapes)
     groups = jax.tree_util.tree_map_with_path(
         lambda path, leaf, multiplier: _group(optimizer, rules.path_name(path), multiplier), params_shapes, multipliers)
     parts = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
-    parts.append(optax.partition({group: _direction(optimizer, group) for group in set(jax.tree.leaves(groups))}, groups))
+    directions = {group: _direction(optimizer, group) for group in set(jax.tree.leaves(groups))}
+    parts.append(optax.partition(directions, groups))
     if optimizer.weight_decay:
         factors = rules.match_rules(optimizer.decay_rules, params_shapes, "config.optimizer.decay_rules")
         parts.append(_add_decay(jax.tree.map(
@@ -71,7 +74,8 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
 
 def learning_rate_multipliers(config: Config, params_shapes: Any) -> Any:
     """The factor of learning_rate_rules for each parameter; 0 is frozen. Raises as `rules.first_match`."""
-    return rules.match_rules(config.optimizer.learning_rate_rules, params_shapes, "config.optimizer.learning_rate_rules")
+    return rules.match_rules(config.optimizer.learning_rate_rules, params_shapes,
+                             "config.optimizer.learning_rate_rules")
 
 
 def _group(optimizer: OptimizerConfig, name: str, multiplier: float) -> str:

@@ -42,8 +42,8 @@ def train_step(config: Config, optimizer: optax.GradientTransformation, state: T
 
     Returns:
       The state after the update, and float32 scalars: `loss`, `cross_entropy`, `weight`, `correct` (sums over the whole
-      batch), `gradient_norm` (global norm of the mean gradient, before clipping) and `finite` (1, or 0 where the update was
-      skipped).
+      batch), `gradient_norm` (global norm of the mean gradient, before clipping) and `finite` (1, or 0 where the
+      update was skipped).
     """
     gradients, sums = gradient_sums(config, state.params, batch, _dropout_key(config, state.step, axis_name),
                                     prepare)

@@ -24,8 +24,8 @@ def make_engine(config: Config, devices: Sequence[jax.Device] | None = None) -> 
       devices: of all processes; none is all there are.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices, the batch does not divide over them, or a size of the
-        model does not divide over the axis that splits it.
+      UserError: the axes do not multiply to the number of devices, the batch does not divide over them, or a size of
+        the model does not divide over the axis that splits it.
     """
     devices = list(jax.devices() if devices is None else devices)
     parallel = config.parallel
@@ -36,8 +36,8 @@ def make_engine(config: Config, devices: Sequence[jax.Device] | None = None) -> 
             f"config.parallel: data={data} x fsdp={parallel.fsdp} x tensor={parallel.tensor} does not make "
             f"{len(devices)}, the number of devices there are; their product must (data=-1 takes all that are left)")
     if parallel.engine == "pmap" and split > 1:
-        raise UserError("config.parallel.engine='pmap' keeps parameters whole on each device, so fsdp and tensor must be "
-                        "1; use engine 'mesh' to split them")
+        raise UserError("config.parallel.engine='pmap' keeps parameters whole on each device, so fsdp and tensor must "
+                        "be 1; use engine 'mesh' to split them")
     _check_batch(config, len(devices) // parallel.tensor)
     if parallel.engine == "mesh" or split > 1:
         return MeshEngine(config, devices)

@@ -45,7 +45,7 @@ class Engine(abc.ABC):
         self.evaluation_rows = self.batch_rows // config.training.accumulation_steps
 
     def shapes(self) -> TrainState:
-        """The abstract state without replicas, with shardings where it is split; what `gather` gives and `place` takes."""
+        """The abstract state without replicas, with shardings where it is split; `gather` gives and `place` takes such."""
         return self._shapes
 
     @abc.abstractmethod
@@ -62,7 +62,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def place(self, host_state: TrainState) -> TrainState:
-        """A state on the host, or restored by the shardings of `shapes`, where it will live; the given one is used up."""
+        """A state on the host, or restored by the shardings of `shapes`, where it will live; it is used up."""
 
     @abc.abstractmethod
     def for_checkpoint(self, state: TrainState) -> TrainState:

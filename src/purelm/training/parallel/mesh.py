@@ -35,8 +35,9 @@ class MeshEngine(Engine):
         self._state = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec),
                                    state_specs(self.shapes(), self.shapes().params),
                                    is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
-        self._shapes = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-                                    self._shapes, self._state)
+        self._shapes = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self._shapes, self._state)
         params = self._state.params
         self._init = jax.jit(self._initial_state, out_shardings=self._state)
         self._train = jax.jit(self._step, in_shardings=(self._state, self._rows),
@@ -89,7 +90,8 @@ class MeshEngine(Engine):
 
     def _global(self, batch: HostBatch) -> dict[str, jax.Array]:
         """This process's rows as part of the global batch."""
-        return {name: jax.make_array_from_process_local_data(self._rows, np.asarray(leaf)) for name, leaf in batch.items()}
+        return {name: jax.make_array_from_process_local_data(self._rows, np.asarray(leaf))
+                for name, leaf in batch.items()}
 
     def _data_shard(self) -> tuple[int, int]:
         """Processes are grouped by the rows that their devices hold."""
