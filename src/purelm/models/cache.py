@@ -36,7 +36,7 @@ def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dty
     Raises UserError if learned positions have fewer rows than `length`.
     """
     if config.positions == "learned" and length > config.context_length:
-        raise UserError(f"{length} tokens do not fit model.context_length={config.context_length} learned positions: "
+        raise UserError(f"{length} tokens do not fit config.model.context_length={config.context_length} learned positions: "
                         "ask for fewer tokens")
     shape = (batch_size, num_kv_heads(config), length, head_size(config))
     dtype = compute_dtype(config) if dtype is None else dtype

@@ -26,7 +26,7 @@ def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tok
         if platform != "gpu":
             return f"it needs a GPU, not {platform}"
         if config.compute_dtype != "bfloat16":
-            return "it needs model.compute_dtype=bfloat16"
+            return "it needs config.model.compute_dtype=bfloat16"
         if head_size(config) % 8 or head_size(config) > 128:
             return f"heads of {head_size(config)} are not a multiple of 8 up to 128"
         if num_tokens % 2:
@@ -35,7 +35,7 @@ def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tok
         if platform != "tpu":
             return f"it needs a TPU, not {platform}"
         if config.positions in ("alibi", "t5"):
-            return f"it has no bias for model.positions={config.positions}"
+            return f"it has no bias for config.model.positions={config.positions}"
         if head_size(config) % 128:
             return f"heads of {head_size(config)} are not a multiple of 128"
         if num_tokens % 128:
@@ -62,5 +62,5 @@ def choose_implementation(config: ModelConfig, *, num_tokens: int, cached: bool,
     if reason is None:
         return wanted
     if named:
-        raise UserError(f"model.attention_implementation={wanted} cannot be used: {reason}; choose auto or naive")
+        raise UserError(f"config.model.attention_implementation={wanted} cannot be used: {reason}; choose auto or naive")
     return "naive"

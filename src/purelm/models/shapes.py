@@ -35,45 +35,44 @@ def feed_forward_width(config: ModelConfig) -> int:
 
 
 def rotated_size(config: ModelConfig) -> int:
-    """Dimensions of each head that RoPE rotates."""
-    return int(head_size(config) * config.rope_fraction)
+    """Dimensions of each head that RoPE rotates: rope_fraction of it, rounded down to whole pairs."""
+    return int(head_size(config) * config.rope_fraction) // 2 * 2
 
 
 def vocabulary_size(config: ModelConfig) -> int:
     """V. Raises UserError while it is still to be taken from a tokenizer."""
     if config.vocabulary_size is None:
-        raise UserError("model.vocabulary_size is none: give a number, or finalize the config with a tokenizer's")
+        raise UserError("config.model.vocabulary_size is none: give a number, or finalize the config with a tokenizer's")
     return config.vocabulary_size
 
 
 def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
-    rotated = rotated_size(config)
     return [
         (config.head_size is not None or config.width % config.num_heads == 0,
-         f"model.num_heads={config.num_heads} does not divide model.width={config.width}: "
-         "choose a divisor, or set model.head_size"),
+         f"config.model.num_heads={config.num_heads} does not divide config.model.width={config.width}: "
+         "choose a divisor, or set config.model.head_size"),
         (config.num_heads % num_kv_heads(config) == 0,
-         f"model.num_kv_heads={config.num_kv_heads} does not divide model.num_heads={config.num_heads}: "
+         f"config.model.num_kv_heads={config.num_kv_heads} does not divide config.model.num_heads={config.num_heads}: "
          "choose a divisor"),
         (config.num_layers % config.layer_sharing == 0,
-         f"model.layer_sharing={config.layer_sharing} does not divide model.num_layers={config.num_layers}: "
+         f"config.model.layer_sharing={config.layer_sharing} does not divide config.model.num_layers={config.num_layers}: "
          "choose a divisor"),
-        (config.positions != "rope" or (rotated >= 2 and rotated % 2 == 0),
-         f"model.rope_fraction={config.rope_fraction} of heads of {head_size(config)} rotates {rotated} dimensions: "
-         "it must be an even number of at least 2"),
+        (config.positions != "rope" or rotated_size(config) >= 2,
+         f"config.model.rope_fraction={config.rope_fraction} of heads of {head_size(config)} leaves no pair to rotate: "
+         "make either larger"),
         (config.positions != "sinusoidal" or config.width % 2 == 0,
-         f"model.positions=sinusoidal needs an even model.width, not {config.width}"),
+         f"config.model.positions=sinusoidal needs an even config.model.width, not {config.width}"),
         (config.positions != "t5" or config.relative_max_distance > config.relative_buckets // 2,
-         f"model.relative_max_distance={config.relative_max_distance} must be above half of "
-         f"model.relative_buckets={config.relative_buckets}"),
+         f"config.model.relative_max_distance={config.relative_max_distance} must be above half of "
+         f"config.model.relative_buckets={config.relative_buckets}"),
         (not (config.tied_embeddings and config.zero_head),
-         "model.zero_head needs an output layer of its own: set model.tied_embeddings=False"),
+         "config.model.zero_head needs an output layer of its own: set config.model.tied_embeddings=False"),
         (not (config.zero_outputs and config.residual_scale == "rezero"),
-         "model.zero_outputs with model.residual_scale=rezero can never learn (both factors start at zero): choose one"),
+         "config.model.zero_outputs with config.model.residual_scale=rezero can never learn (both factors start at zero): choose one"),
         (not (config.embedding_norm and config.norm == "none"),
-         "model.embedding_norm has no effect with model.norm=none: choose layer_norm or rms_norm"),
+         "config.model.embedding_norm has no effect with config.model.norm=none: choose layer_norm or rms_norm"),
         (config.norm_place == "pre" or config.norm != "none",
-         f"model.norm_place={config.norm_place} has no effect with model.norm=none: choose layer_norm or rms_norm"),
+         f"config.model.norm_place={config.norm_place} has no effect with config.model.norm=none: choose layer_norm or rms_norm"),
     ]
 
 

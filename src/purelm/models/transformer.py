@@ -145,7 +145,7 @@ class Transformer(nn.Module):
     def _check_call(self, num_tokens: int, segments_BT: jax.Array | None, cache: Cache | None) -> None:
         config = self.config
         if cache is None and config.positions == "learned" and num_tokens > config.context_length:
-            raise UserError(f"{num_tokens} tokens do not fit model.context_length={config.context_length} learned "
+            raise UserError(f"{num_tokens} tokens do not fit config.model.context_length={config.context_length} learned "
                             "positions: give fewer tokens")
         if cache is not None and segments_BT is not None:
             raise UserError("segments_BT cannot be given with a cache, which holds one segment a row: give one of them")

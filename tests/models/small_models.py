@@ -1,0 +1,60 @@
+"""A model small enough to compile quickly, and jitted functions of it that all tests here share."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from purelm.config import ModelConfig
+from purelm.models import Transformer
+
+POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi", "t5")
+BASE = ModelConfig(vocabulary_size=29, context_length=16, num_layers=2, width=16, num_heads=4)
+
+
+def small(**changes) -> ModelConfig:
+    return dataclasses.replace(BASE, **changes)
+
+
+@partial(jax.jit, static_argnums=0)
+def init(config: ModelConfig, key: jax.Array):
+    return Transformer(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def random_params(config: ModelConfig, seed: int = 0):
+    """Initial values plus noise, so that biases, scales, sinks and zero matrices matter."""
+    params = init(config, jax.random.key(seed))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return jax.tree.unflatten(
+        structure, [leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)])
+
+
+def tokens(batch: int = 2, length: int = 12, seed: int = 3) -> jax.Array:
+    return jax.random.randint(jax.random.key(seed), (batch, length), 0, BASE.vocabulary_size)
+
+
+@partial(jax.jit, static_argnums=0)
+def logits(config: ModelConfig, params, tokens_BT, positions_BT=None, segments_BT=None):
+    inputs = {"positions_BT": positions_BT, "segments_BT": segments_BT}
+    return Transformer(config).apply({"params": params}, tokens_BT, **inputs).logits_BTV
+
+
+@partial(jax.jit, static_argnums=0)
+def training_logits(config: ModelConfig, params, tokens_BT, key):
+    model = Transformer(config)
+    return model.apply({"params": params}, tokens_BT, deterministic=False, rngs={"dropout": key}).logits_BTV
+
+
+def loss(config: ModelConfig, params, tokens_BT, key=None):
+    """Mean cross-entropy of the next token."""
+    inputs = {} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
+    logits_BTV = Transformer(config).apply({"params": params}, tokens_BT, **inputs).logits_BTV[:, :-1]
+    log_probability = jax.nn.log_softmax(logits_BTV)
+    return -jnp.mean(jnp.take_along_axis(log_probability, tokens_BT[:, 1:, None], axis=-1))
+
+
+loss_and_gradient = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
