@@ -260,6 +260,12 @@ def test_which_parameters(tmp_path, two_steps):
         restore_params(tmp_path / "nowhere")
 
 
+def test_a_relative_folder(two_steps, monkeypatch):
+    # Reddens when Orbax is given the folder as it was typed, since it takes absolute ones alone.
+    monkeypatch.chdir(two_steps.parent)
+    assert restore_params(two_steps.name)[1] == 2 == restore(two_steps.name)[0].step
+
+
 @pytest.mark.parametrize("other, message", [
     (dict(width=24), r"parameter 'embedding/embedding' is float32\[32, 16\] there and float32\[32, 24\] here"),
     (dict(optimizer=optax.sgd(1, momentum=0.9)), r"optimizer state 'opt_state/0/count' is int32\[\] there and missing"),

@@ -126,7 +126,7 @@ def restore_item(path: Path, abstract: PyTree) -> PyTree:
             ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype))
     if leaves:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            tree = checkpointer.restore(path, args=ocp.args.PyTreeRestore(
+            tree = checkpointer.restore(path.absolute(), args=ocp.args.PyTreeRestore(
                 item=nest(leaves), restore_args=nest(arguments)))
         restored |= named_leaves(tree)
     return jax.tree.unflatten(jax.tree.structure(abstract), [restored[name] for name in named_leaves(abstract)])
