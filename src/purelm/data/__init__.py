@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from purelm.data.packing import Batch, TokenSplit
 from purelm.data.pipeline import evaluation_batches, training_batches, window_numbers
-from purelm.data.prepare import PreparedData, describe, prepare
+from purelm.data.preparation import PreparedData, describe, prepare
 from purelm.data.tokenizers import Tokenizer, load_tokenizer
 
 __all__ = ["Batch", "PreparedData", "TokenSplit", "Tokenizer", "describe", "evaluation_batches", "load_tokenizer",

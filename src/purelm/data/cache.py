@@ -92,7 +92,7 @@ class Cache:
             os.makedirs(folder, exist_ok=True)
         tokenizer.save(os.path.join(folder, f"{key}.json"))
 
-    def tokens_meta(self, key: str) -> dict[str, Any] | None:
+    def tokens_meta(self, key: str, *, warn: bool = True) -> dict[str, Any] | None:
         """meta.json of the tokens kept under `key`, or None; with a warning where files are missing or cut short."""
         folder = self.tokens_folder(key)
         if not os.path.isdir(folder):
@@ -105,7 +105,8 @@ class Cache:
                 if found != size:
                     raise ValueError(f"{name} has {found} bytes, not {size}")
         except (OSError, ValueError, KeyError) as error:
-            _logger.warning("the cached tokens in %s are damaged (%s); they are made again", folder, error)
+            if warn:
+                _logger.warning("the cached tokens in %s are damaged (%s); they are made again", folder, error)
             return None
         return meta
 
@@ -135,7 +136,7 @@ class Cache:
                 json.dump(meta, file, indent=1)
             os.chmod(folder, 0o755)
             for _ in range(10):
-                if self.tokens_meta(key) is not None:
+                if self.tokens_meta(key, warn=False) is not None:
                     return
                 if os.path.isdir(target):
                     _discard(target)

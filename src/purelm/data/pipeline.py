@@ -19,6 +19,8 @@ from purelm.errors import UserError
 if TYPE_CHECKING:
     import grain
 
+_ENDLESS = 1 << 60
+
 
 def _window_order(split: TokenSplit, config: Config) -> grain.MapDataset[int]:
     """Window numbers without end: all of an epoch's in shuffled order, then the next epoch's in another order."""
@@ -27,7 +29,8 @@ def _window_order(split: TokenSplit, config: Config) -> grain.MapDataset[int]:
     if num_windows < 1:
         raise UserError(f"the {split.name} split has {split.num_tokens} tokens, fewer than one window of "
                         f"{config.model.context_length} + 1; give more text or a smaller model.context_length")
-    return grain.MapDataset.range(num_windows).seed(config.seed).shuffle().repeat()
+    # Grain's endless repeat() has length sys.maxsize, which overflows when a batch of one rounds it up.
+    return grain.MapDataset.range(num_windows).seed(config.seed).shuffle().repeat(_ENDLESS // num_windows)
 
 
 def training_batches(split: TokenSplit, *, config: Config, batch_size: int, start_step: int, process_index: int = 0,

@@ -96,8 +96,10 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
         choices = tfds.list_builders(with_community_datasets=False)
+        longer = [choice for choice in choices if choice.startswith(set_name)]
         near = did_you_mean(set_name, choices)
-        hint = near if "did you mean" in near else "; see tensorflow.org/datasets/catalog"
+        hint = (f"; did you mean '{longer[0]}'?" if longer else near if "did you mean" in near
+                else "; see tensorflow.org/datasets/catalog")
         raise UserError(f"config.data.tfds_name={name}: TFDS has no set '{set_name}'{hint}") from error
     except (ValueError, AssertionError, ImportError) as error:
         raise UserError(f"config.data.tfds_name={name}: {_one_line(error)}") from error
@@ -112,9 +114,11 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
 
 
 def _import_module_of(set_name: str, root: str) -> None:
-    patterns = (f"*/{set_name}.py", f"*/{set_name}/{set_name}.py")
-    for pattern in patterns:
-        for path in glob.glob(os.path.join(root, pattern)):
+    """Imports the module named as the set, or as the set's first words (wmt14.py defines wmt14_translate)."""
+    words = set_name.split("_")
+    for count in range(len(words), 0, -1):
+        stem = glob.escape("_".join(words[:count]))
+        for path in sorted(glob.glob(f"{root}/*/{stem}.py") + glob.glob(f"{root}/*/{stem}/{stem}.py")):
             module = os.path.relpath(path, root)[: -len(".py")].replace(os.sep, ".")
             if not module.startswith(("core.", "scripts.", "testing.", "datasets.")):
                 try:

@@ -49,8 +49,8 @@ def prepare(config: Config, *, tokenizer: Tokenizer | None = None, progress: Pro
     """The data of `config`, tokenized; from the cache where it was prepared before.
 
     Args:
-        tokenizer: to take instead of the config's, such as a run's own; else it is read from config.data.tokenizer_path,
-            or made: trained (bpe, wordpiece, unigram) on the training split, while the alphabet of "characters" is that
+        tokenizer: to take, such as a run's own; else it is read from config.data.tokenizer_path, or made:
+            trained (bpe, wordpiece, unigram) on the training split, while the alphabet of "characters" is that
             of all splits, so that held-out text never has a character without a token.
         progress: called with one line at the start of each long part.
 
