@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +44,7 @@ class Engine(abc.ABC):
         self.evaluation_rows = self.batch_rows // config.training.accumulation_steps
 
     def shapes(self) -> TrainState:
-        """The abstract state without replicas, with shardings where it is split; `gather` gives and `place` takes such."""
+        """The abstract state without replicas, with shardings where it is split; `gather` and `place` go by it."""
         return self._shapes
 
     @abc.abstractmethod
@@ -71,11 +70,6 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def lower_train_step(self) -> jax.stages.Lowered:
         """The lowered step, whose `.compile()` tells costs and memory."""
-
-    @functools.cached_property
-    def compiled_train_step(self) -> jax.stages.Compiled:
-        """The compiled step: made ahead of time, so that it cannot be compiled again unnoticed."""
-        return self.lower_train_step().compile()
 
     def gather(self, state: TrainState) -> TrainState:
         """The whole state as numpy arrays of this host; waits for the device. Every process must call it."""

@@ -36,7 +36,7 @@ class PmapEngine(Engine):
         return self._init(np.full(len(self._local), seed, np.int32))
 
     def train_step(self, state: TrainState, batch: HostBatch) -> tuple[TrainState, Sums]:
-        return self.compiled_train_step(state, self._split(batch))
+        return self._train(state, self._split(batch))
 
     def evaluate_step(self, state_or_params: TrainState | Any, batch: HostBatch) -> Sums:
         return self._evaluate(evaluated_params(state_or_params), self._split(batch))
@@ -52,7 +52,10 @@ class PmapEngine(Engine):
         count = len(self._local)
 
         def stacked(leaf):
-            return jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
+            if jax.process_count() == 1:
+                return jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
+            # Over several processes pmap lowers arrays only, and what it compiles ahead of time cannot be called.
+            return np.broadcast_to(np.zeros((), leaf.dtype), (count, *leaf.shape))
 
         batch = language_modeling.batch_shapes(self.config, self.batch_rows // count)
         return self._train.lower(*jax.tree.map(stacked, (self.shapes(), batch)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,12 @@ class SingleEngine(Engine):
         return self._init(seed)
 
     def train_step(self, state: TrainState, batch: HostBatch) -> tuple[TrainState, Sums]:
-        return self.compiled_train_step(state, dict(batch))
+        return self._compiled(state, dict(batch))
+
+    @functools.cached_property
+    def _compiled(self) -> jax.stages.Compiled:
+        # Ahead of time, so that it cannot be compiled again unnoticed.
+        return self.lower_train_step().compile()
 
     def evaluate_step(self, state_or_params: TrainState | Any, batch: HostBatch) -> Sums:
         return self._evaluate(evaluated_params(state_or_params), dict(batch))
