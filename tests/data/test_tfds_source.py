@@ -24,7 +24,8 @@ class SmallTexts(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(
             {"text": tfds.features.Text(), "label": np.int64}))
     def _split_generators(self, manager):
-        return {"train": self._generate_examples(40), "validation": self._generate_examples(3), "test": self._generate_examples(2)}
+        counts = {"train": 40, "validation": 3, "test": 2}
+        return {split: self._generate_examples(count) for split, count in counts.items()}
     def _generate_examples(self, count):
         for i in range(count):
             yield i, {"text": f"text {i} of {count} \u6c49", "label": i}
