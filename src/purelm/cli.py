@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from purelm.config import Config, from_flag, validate
 from purelm.config.arguments import prepare_arguments
@@ -47,6 +47,7 @@ def run(main: Callable[[], None], usage: str) -> None:
     `usage` is what --help shows above the flags: what the program does and a command to copy.
     """
     def guarded(_: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
         try:
             main()
         except UserError as error:

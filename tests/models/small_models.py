@@ -12,6 +12,9 @@ from purelm.config import ModelConfig
 from purelm.models import Transformer
 
 POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi", "t5")
+# Compiling is most of these tests' time; what is compiled runs for milliseconds.
+jit = partial(jax.jit, static_argnums=0, compiler_options={
+    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
 BASE = ModelConfig(vocabulary_size=29, context_length=16, num_layers=2, width=16, num_heads=4)
 
 
@@ -19,7 +22,7 @@ def small(**changes) -> ModelConfig:
     return dataclasses.replace(BASE, **changes)
 
 
-@partial(jax.jit, static_argnums=0)
+@jit
 def init(config: ModelConfig, key: jax.Array):
     return Transformer(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
@@ -37,13 +40,13 @@ def tokens(batch: int = 2, length: int = 12, seed: int = 3) -> jax.Array:
     return jax.random.randint(jax.random.key(seed), (batch, length), 0, BASE.vocabulary_size)
 
 
-@partial(jax.jit, static_argnums=0)
+@jit
 def logits(config: ModelConfig, params, tokens_BT, positions_BT=None, segments_BT=None):
     inputs = {"positions_BT": positions_BT, "segments_BT": segments_BT}
     return Transformer(config).apply({"params": params}, tokens_BT, **inputs).logits_BTV
 
 
-@partial(jax.jit, static_argnums=0)
+@jit
 def training_logits(config: ModelConfig, params, tokens_BT, key):
     model = Transformer(config)
     return model.apply({"params": params}, tokens_BT, deterministic=False, rngs={"dropout": key}).logits_BTV
@@ -57,4 +60,4 @@ def loss(config: ModelConfig, params, tokens_BT, key=None):
     return -jnp.mean(jnp.take_along_axis(log_probability, tokens_BT[:, 1:, None], axis=-1))
 
 
-loss_and_gradient = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
+loss_and_gradient = jit(jax.value_and_grad(loss, argnums=1))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import POSITIONS, init, logits, loss, loss_and_gradient, random_params, small, tokens, training_logits
+from small_models import POSITIONS, init, jit, logits, loss, loss_and_gradient, random_params, small, tokens, training_logits
 
 from purelm.errors import UserError
 from purelm.models import Transformer, count_parameters, init_cache, parameter_shapes, unstack_layers
@@ -21,11 +21,15 @@ def embedding_gradients(config, probe, length=12):
     """|d logits at `probe` / d embedding of token i|, summed, for each i (tokens all different, head untied)."""
     params = random_params(config)
 
-    def probed(table):
-        changed = {**params, "embedding": {"embedding": table}}
-        return logits(config, changed, jnp.arange(length)[None])[0, probe].sum()
+    return np.abs(probe_gradient(config, params, jnp.arange(length)[None], probe))[:length].sum(axis=-1)
 
-    return np.abs(jax.grad(probed)(params["embedding"]["embedding"]))[:length].sum(axis=-1)
+
+@jit
+def probe_gradient(config, params, tokens_BT, probe):
+    def probed(table):
+        return logits(config, {**params, "embedding": {"embedding": table}}, tokens_BT)[0, probe].sum()
+
+    return jax.grad(probed)(params["embedding"]["embedding"])
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -56,12 +60,16 @@ def test_packed_documents_equal_each_alone(positions):
     assert np.isfinite(together).all()  # padding attends to padding: no empty softmax
 
 
+@jit
+def cached_logits(config, params, tokens_BT, cache):
+    return Transformer(config).apply({"params": params}, tokens_BT, cache=cache)[:2]
+
+
 def decode(config, params, tokens_BT, chunks, capacity=16):
     cache = init_cache(config, tokens_BT.shape[0], capacity)
-    step = jax.jit(lambda params, chunk, cache: Transformer(config).apply({"params": params}, chunk, cache=cache)[:2])
     outputs, start = [], 0
     for size in chunks:
-        chunk_logits, cache = step(params, tokens_BT[:, start: start + size], cache)
+        chunk_logits, cache = cached_logits(config, params, tokens_BT[:, start: start + size], cache)
         outputs.append(chunk_logits)
         start += size
     assert int(cache.length) == start
@@ -102,11 +110,10 @@ def test_cache_is_a_loop_carry():
     assert int(cache.length) == 6 and np.any(cache.keys[1][:, :, 5]) and not np.any(cache.keys[1][:, :, 6])
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
-@pytest.mark.parametrize("layer_sharing", [1, 2])
+@pytest.mark.parametrize(("remat", "layer_sharing"), [("none", 1), ("dots", 2), ("full", 1)])
 def test_scan_and_remat_change_neither_loss_nor_gradients(remat, layer_sharing):
     # Dropout is on: reddens when the key of a layer depends on how the layers are applied.
-    plain = small(num_layers=4, layer_sharing=layer_sharing, residual_dropout=0.2, feed_forward_dropout=0.2)
+    plain = small(num_layers=2 * layer_sharing, layer_sharing=layer_sharing, residual_dropout=0.2, feed_forward_dropout=0.2)
     params, tokens_BT, key = random_params(plain), tokens(), jax.random.key(9)
     expected = loss_and_gradient(plain, params, tokens_BT, key)
     for scan_layers in (False, True):

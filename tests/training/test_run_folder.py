@@ -52,7 +52,7 @@ def test_other_data_is_refused_and_nothing_is_rewritten(folder):
 
 def test_a_damaged_record_is_named(folder):
     folder.record.write_text("{")
-    with pytest.raises(UserError, match="run.json: damaged"):
+    with pytest.raises(UserError, match="run.json: missing or damaged"):
         write_start(folder, CONFIG, DATA, [])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from purelm.config import Config
 from purelm.errors import UserError
-from purelm.training.run_folder import RunFolder, open_run
+from purelm.training.run_folder import RunFolder, open_run, read_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,9 @@ def load_run(workdir: str | None, checkpoint: str = "latest") -> LoadedRun:
     from purelm.training.checkpoints import restore_params
 
     tokenizer = load_tokenizer(folder.tokenizer)
-    if tokenizer.vocabulary_size > config.model.vocabulary_size:
-        raise UserError(f"{folder.tokenizer}: has {tokenizer.vocabulary_size} tokens, and the model of {folder.config} "
-                        f"only {config.model.vocabulary_size}; it is not this run's tokenizer")
-    params, metadata = restore_params(
-        folder.checkpoints, step=int(checkpoint) if checkpoint.isdecimal() else None, best=checkpoint == "best",
-        abstract_params=parameter_shapes(config.model))
-    return LoadedRun(folder, config, tokenizer, params, metadata["step"])
+    if tokenizer.fingerprint != read_record(folder)["data"]["tokenizer"]:
+        raise UserError(f"{folder.tokenizer}: is not the tokenizer that this run was trained with (run.json knows its "
+                        "hash); put the right one back")
+    params, step = restore_params(folder.checkpoints, int(checkpoint) if checkpoint.isdecimal() else checkpoint,
+                                  shapes=parameter_shapes(config.model))
+    return LoadedRun(folder, config, tokenizer, params, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -25,13 +26,18 @@ from purelm.training.schedules import learning_rate_at
 
 
 class StopRequest:
-    """Turns SIGTERM and ctrl-C into a flag that the loop reads between steps; a second ctrl-C stops at once."""
+    """Turns SIGTERM and ctrl-C into a flag that the loop reads between steps; a second ctrl-C stops at once.
+
+    Of several processes, jax's coordination service takes SIGTERM, so that all stop at the same step; ctrl-C is
+    handed on to it.
+    """
 
     def __init__(self):
         self.signal: int | None = None
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,6 +48,17 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def reached(self, checkpoints: Checkpoints, step: int) -> bool:
+        """Whether to stop after `step`; every process must ask at every step."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        if checkpoints.reached_preemption(step):
+            self.signal = self.signal or signal.SIGTERM
+            return True
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +151,7 @@ class _Run:
                 started = None
                 interval.resume_clock()
             self.progress.advance(step)
-            stopping = self._should_stop(stop, step)
+            stopping = stop.reached(self.checkpoints, step) and step < self.num_steps
             last = stopping or step == self.num_steps
             evaluated = last and not stopping or step % self.evaluate_every == 0
             improved = False
@@ -167,11 +184,6 @@ class _Run:
         return training_batches(
             self.data.splits["train"], config=self.config, batch_size=self.config.training.batch_size, start_step=step,
             process_index=index, process_count=count)
-
-    def _should_stop(self, stop: StopRequest, step: int) -> bool:
-        if jax.process_count() > 1:  # All must stop at the same step; jax's own service agrees on it.
-            return self.checkpoints.reached_preemption(step) and step < self.num_steps
-        return stop.signal is not None and step < self.num_steps
 
     def _log(self, interval: _Interval) -> None:
         if not interval.sums:

@@ -122,11 +122,8 @@ def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, A
     """
     starts = []
     if folder.record.is_file():
-        try:
-            record = json.loads(folder.record.read_text(encoding="utf-8"))
-            starts, before = record["starts"], record["data"]
-        except (json.JSONDecodeError, KeyError):
-            raise UserError(f"{folder.record}: damaged; move it away to resume without the record") from None
+        record = read_record(folder)
+        starts, before = record["starts"], record["data"]
         if before != json.loads(json.dumps(data_fingerprint)):
             what = _difference(before, data_fingerprint)
             raise UserError(f"--workdir={folder.path}: its run was begun on other data ({what}); give the same files, "
@@ -143,6 +140,19 @@ def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, A
     write_atomically(folder.config, to_json(config))
     write_atomically(folder.record, json.dumps({"starts": starts, "data": data_fingerprint}, indent=2,
                                                ensure_ascii=False) + "\n")
+
+
+def read_record(folder: RunFolder) -> dict[str, Any]:
+    """run.json: `starts`, a list of how each start came about, and `data`, the fingerprint of what is trained on.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    try:
+        record = json.loads(folder.record.read_text(encoding="utf-8"))
+        return {"starts": record["starts"], "data": record["data"]}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{folder.record}: missing or damaged; put back a copy, or train in another folder") from None
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import init, logits, loss_and_gradient, random_params, small, tokens, training_logits
+
+from purelm.config import ModelConfig
+from purelm.errors import UserError
+from purelm.models import Transformer, check_model
+
+# field -> (what must change, the base it is changed on, its other value). "parameters": their shapes, types or initial
+# values. "outputs": the logits of the same parameters. "training": the same, with dropout. "program": what is compiled.
+CHANGES = {
+    "vocabulary_size": ("parameters", {}, 31),
+    "context_length": ("parameters", {}, 20),
+    "num_layers": ("parameters", {}, 3),
+    "width": ("parameters", {}, 32),
+    "num_heads": ("outputs", {}, 2),
+    "num_kv_heads": ("parameters", {}, 2),
+    "head_size": ("parameters", {}, 8),
+    "feed_forward": ("outputs", {}, "gelu_tanh"),
+    "feed_forward_width": ("parameters", {}, 24),
+    "positions": ("outputs", {"positions": "none"}, "alibi"),
+    "rope_base": ("outputs", {"positions": "rope"}, 500.0),
+    "rope_fraction": ("outputs", {"positions": "rope"}, 0.5),
+    "relative_buckets": ("parameters", {"positions": "t5"}, 8),
+    "relative_max_distance": ("outputs", {"positions": "t5", "relative_buckets": 8}, 12),
+    "norm": ("outputs", {"bias": False}, "rms_norm"),
+    "norm_place": ("parameters", {}, "post"),
+    "norm_scale": ("parameters", {}, False),
+    "norm_epsilon": ("outputs", {}, 0.5),
+    "embedding_norm": ("parameters", {}, True),
+    "qk_norm": ("parameters", {}, True),
+    "attention_scale": ("outputs", {}, 2.0),
+    "attention_window": ("outputs", {}, 3),
+    "attention_softcap": ("outputs", {}, 0.1),
+    "attention_sink": ("parameters", {}, True),
+    "attention_implementation": ("program", {"attention_implementation": "naive"}, "xla"),
+    "logits_softcap": ("outputs", {}, 0.1),
+    "bias": ("parameters", {}, False),
+    "tied_embeddings": ("parameters", {}, False),
+    "embedding_scale": ("outputs", {}, "sqrt_width"),
+    "residual_scale": ("outputs", {}, "inverse_sqrt_depth"),
+    "initialization": ("parameters", {}, "xavier"),
+    "initialization_stddev": ("parameters", {}, 0.1),
+    "zero_outputs": ("parameters", {}, True),
+    "zero_head": ("parameters", {"tied_embeddings": False}, True),
+    "embedding_dropout": ("training", {}, 0.5),
+    "attention_dropout": ("training", {}, 0.5),
+    "residual_dropout": ("training", {}, 0.5),
+    "feed_forward_dropout": ("training", {}, 0.5),
+    "parallel_block": ("parameters", {}, True),
+    "layer_sharing": ("parameters", {}, 2),
+    "scan_layers": ("program", {}, True),
+    "remat": ("program", {}, "full"),
+    "param_dtype": ("parameters", {}, "bfloat16"),
+    "compute_dtype": ("outputs", {}, "bfloat16"),
+}
+# What each further value of a switch changes on the base of small_models.
+VALUES = [
+    ("feed_forward", value) for value in
+    ("relu", "silu", "squared_relu", "glu", "geglu", "swiglu", "reglu", "bilinear")] + [
+    ("positions", value) for value in ("none", "sinusoidal", "rope", "t5")] + [
+    ("norm", "none"), ("norm_place", "sandwich"), ("residual_scale", "rezero"), ("initialization", "lecun"),
+    ("remat", "dots")]
+
+
+def same_values(one, other):
+    if jax.tree.map(lambda a: (a.shape, a.dtype), one) != jax.tree.map(lambda a: (a.shape, a.dtype), other):
+        return False
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+def program(config):
+    params = init(config, jax.random.key(0))
+    gradient = jax.grad(lambda p: Transformer(config).apply({"params": p}, tokens()).logits_BTV.sum())
+    return re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(gradient)(params)))
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ModelConfig)])
+def test_every_field_changes_something(field):
+    # A field that is accepted and ignored reddens here; a new field without a row is a KeyError.
+    what, base, value = CHANGES[field]
+    config, changed = small(**base), small(**{**base, field: value})
+    if what == "parameters":
+        assert not same_values(init(config, jax.random.key(0)), init(changed, jax.random.key(0)))
+    elif what == "program":
+        assert program(config) != program(changed)
+    else:
+        params = random_params(config)
+        assert same_values(init(config, jax.random.key(0)), init(changed, jax.random.key(0)))
+        one, other = (
+            logits(c, params, tokens()) if what == "outputs" else training_logits(c, params, tokens(), jax.random.key(1))
+            for c in (config, changed))
+        assert np.abs(one - other).max() > 1e-3
+
+
+@pytest.mark.parametrize(("field", "value"), VALUES)
+def test_further_values_of_a_switch_change_the_program_or_the_parameters(field, value):
+    config, changed = small(), small(**{field: value})
+    values = [init(c, jax.random.key(0)) for c in (config, changed)]
+    assert program(config) != program(changed) or not same_values(*values)
+
+
+LEARNABLE = [{"feed_forward": value} for value in
+             ("gelu", "relu", "squared_relu", "silu", "gelu_tanh", "glu", "geglu", "swiglu", "reglu", "bilinear")] + [
+    {"norm": "rms_norm", "qk_norm": True, "embedding_norm": True, "attention_sink": True},
+    {"norm": "none"},
+    {"norm_place": "post", "positions": "t5", "relative_buckets": 8},
+    {"norm_place": "sandwich", "initialization": "xavier"},
+    {"parallel_block": True, "residual_scale": "rezero"},
+    {"parallel_block": True, "norm_place": "sandwich", "residual_scale": "inverse_sqrt_depth"},
+    {"initialization": "lecun", "tied_embeddings": False, "zero_head": True, "zero_outputs": True},
+    {"param_dtype": "bfloat16", "scan_layers": True, "num_kv_heads": 1},
+]
+
+
+@pytest.mark.parametrize("changes", LEARNABLE, ids=str)
+def test_every_parameter_gets_a_gradient_within_a_few_steps(changes):
+    config = small(**{"positions": "rope", **changes})
+    params, tokens_BT = init(config, jax.random.key(0)), tokens(4, 16)
+    largest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    for _ in range(4):
+        _, gradient = loss_and_gradient(config, params, tokens_BT)
+        largest = jax.tree.map(lambda most, g: np.maximum(most, np.abs(g.astype(jnp.float32))), largest, gradient)
+        params = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(largest):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("attention/key/bias") and config.positions != "rope":
+            continue  # the same number on all of a query's scores: the softmax does not see it
+        by_layer = leaf.reshape(config.num_layers, -1) if name.startswith("layers") else leaf.reshape(1, -1)
+        assert (by_layer.max(axis=1) > 1e-12).all(), name  # reddens when two factors in a row start at zero
+
+
+def test_zero_outputs_start_every_block_as_the_identity():
+    config = small(zero_outputs=True)
+    collect = Transformer(config).apply({"params": init(config, jax.random.key(0))}, tokens(), collect=True).intermediates
+    np.testing.assert_array_equal(collect["residual_LBTD"][-1], collect["embedding_BTD"])
+
+
+REFUSED = [
+    ({"width": 18}, "num_heads=4 does not divide config.model.width=18"),
+    ({"num_kv_heads": 3}, "num_kv_heads=3 does not divide config.model.num_heads=4"),
+    ({"layer_sharing": 2, "num_layers": 3}, "layer_sharing=2 does not divide config.model.num_layers=3"),
+    ({"positions": "rope", "rope_fraction": 0.3}, "leaves no pair to rotate"),
+    ({"positions": "sinusoidal", "width": 15, "num_heads": 3}, "needs an even config.model.width, not 15"),
+    ({"positions": "t5", "relative_max_distance": 16}, "relative_max_distance=16 must be above half"),
+    ({"zero_head": True}, "zero_head needs an output layer of its own"),
+    ({"zero_outputs": True, "residual_scale": "rezero"}, "can never learn"),
+    ({"norm": "none", "embedding_norm": True}, "embedding_norm has no effect"),
+    ({"norm": "none", "norm_place": "post"}, "norm_place=post has no effect"),
+    ({"vocabulary_size": None}, "vocabulary_size is none"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=str)
+def test_combinations_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        check_model(small(**changes))
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(Transformer(small(**changes)).init, jax.random.key(0), tokens())

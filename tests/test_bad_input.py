@@ -1,0 +1,188 @@
+"""Wrong commands and files: each gives one line (what, where, what would be right), exit code 2, and leaves nothing.
+
+Each row is a mistake that a person makes. It reddens when a message loses what it must say, when a traceback comes
+through, when the exit code is not 2, or when something is left behind.
+"""
+
+import gzip
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
+CONFIG = "--config={configs}/lm/shakespeare_char.py:cpu"
+TINY = ["--config.model.num_layers=1", "--config.model.width=16", "--config.model.num_heads=2",
+        "--config.model.context_length=16", "--config.training.num_steps=2", "--config.training.batch_size=2",
+        "--config.optimizer.warmup=1", "--config.training.log_every=1", "--config.training.evaluate_every=2",
+        "--config.training.checkpoint_every=1"]
+GOOD = [CONFIG, "--config.data.path={files}/good.txt", *TINY]
+NEW = "--workdir={new}"
+
+# (what is wrong, program, arguments, parts of the message)
+CASES = [
+    ("misspelt flag", TRAIN, [*GOOD, "--workdri={new}"], ["--workdri", "did you mean 'workdir'"]),
+    ("misspelt field", TRAIN, [*GOOD, NEW, "--config.model.num_layer=3"], ["did you mean 'num_layers'"]),
+    ("misspelt section", TRAIN, [*GOOD, NEW, "--config.modle.width=16"], ["did you mean 'model'"]),
+    ("field of another section", TRAIN, [*GOOD, NEW, "--config.training.learning_rate=1"],
+     ["did you mean '--config.optimizer.learning_rate'"]),
+    ("section in place of a field", TRAIN, [*GOOD, NEW, "--config.model=5"], ["is a section"]),
+    ("text for a number", TRAIN, [*GOOD, NEW, "--config.model.width=wide"], ["config.model.width", "a whole number"]),
+    ("fraction for a whole number", TRAIN, [*GOOD, NEW, "--config.model.width=1.5"], ["a whole number"]),
+    ("unknown choice", TRAIN, [*GOOD, NEW, "--config.model.norm=rmsnorm"], ["did you mean 'rms_norm'"]),
+    ("value without a flag", TRAIN, [*GOOD, NEW, "fast"], ["'fast'", "--name=value"]),
+    ("no config", TRAIN, [NEW], ["--config is missing"]),
+    ("no such config", TRAIN, ["--config={configs}/lm/shakespear_char.py", NEW],
+     ["no file", "did you mean", "shakespeare_char.py"]),
+    ("no such recipe", TRAIN, ["--config={configs}/lm/shakespeare_char.py:fst", NEW], ["did you mean 'fast'"]),
+    ("config that is not Python", TRAIN, ["--config={files}/good.txt", NEW], ["wants a Python file"]),
+    ("config with a syntax error", TRAIN, ["--config={files}/broken.py", NEW], ["broken.py:2"]),
+    ("config with a wrong field", TRAIN, ["--config={files}/wrong_field.py", NEW], ["wrong_field.py:4", "num_layer"]),
+    ("no run folder", TRAIN, GOOD, ["--workdir is missing"]),
+    ("two lengths", TRAIN, [*GOOD, NEW, "--config.training.num_epochs=1"],
+     ["num_steps and num_epochs", "--config.training.num_steps=none"]),
+    ("no length", TRAIN, [*GOOD, NEW, "--config.training.num_steps=none"], ["no length is set"]),
+    ("no duration", TRAIN, [*GOOD, NEW, "--config.training.log_every=often"], ["log_every", "'2 epochs'"]),
+    ("negative learning rate", TRAIN, [*GOOD, NEW, "--config.optimizer.learning_rate=-1"], ["above 0"]),
+    ("heads that do not divide", TRAIN, [*GOOD, NEW, "--config.model.num_heads=3"], ["num_heads=3", "width=16"]),
+    ("key/value heads that do not divide", TRAIN, [*GOOD, NEW, "--config.model.num_kv_heads=3"], ["num_kv_heads=3"]),
+    ("micro-batches that do not divide", TRAIN, [*GOOD, NEW, "--config.training.accumulation_steps=3"],
+     ["accumulation_steps=3", "batch_size=2"]),
+    ("warm-up longer than the run", TRAIN, [*GOOD, NEW, "--config.optimizer.warmup=50"], ["longer than the run of 2"]),
+    ("no data", TRAIN, [CONFIG, *TINY, NEW], ["config.data.path"]),
+    ("missing file", TRAIN, [*GOOD, NEW, "--config.data.path={files}/god.txt"], ["god.txt"]),
+    ("glob of nothing", TRAIN, [*GOOD, NEW, "--config.data.path={files}/*.html"], ["*.html"]),
+    ("empty file", TRAIN, [*GOOD, NEW, "--config.data.path={files}/empty.txt"], ["empty.txt"]),
+    ("binary file", TRAIN, [*GOOD, NEW, "--config.data.path={files}/binary.txt"], ["binary.txt"]),
+    ("bad UTF-8", TRAIN, [*GOOD, NEW, "--config.data.path={files}/latin1.txt"], ["latin1.txt", "UTF-8"]),
+    ("truncated gzip", TRAIN, [*GOOD, NEW, "--config.data.path={files}/cut.txt.gz"], ["cut.txt.gz"]),
+    ("text shorter than a context", TRAIN, [*GOOD, NEW, "--config.data.path={files}/short.txt"], ["context"]),
+    ("empty folder", TRAIN, [*GOOD, NEW, "--config.data.path={files}/nothing"], ["nothing"]),
+    ("bad JSON line", TRAIN, [*GOOD, NEW, "--config.data.source=jsonl", "--config.data.path={files}/bad.jsonl"],
+     ["bad.jsonl", "2"]),
+    ("JSON field that is missing", TRAIN,
+     [*GOOD, NEW, "--config.data.source=jsonl", "--config.data.path={files}/good.jsonl",
+      "--config.data.text_field=txt"], ["good.jsonl", "txt", "text"]),
+    ("unknown cleaning step", TRAIN, [*GOOD, NEW, "--config.data.cleaning=('unicode_nfd',)"],
+     ["did you mean 'unicode_nfc'"]),
+    ("tokenizer that is not there", TRAIN, [*GOOD, NEW, "--config.data.tokenizer_path={files}/no.json"], ["no.json"]),
+    ("tokenizer that is none", TRAIN, [*GOOD, NEW, "--config.data.tokenizer_path={files}/good.jsonl"], ["good.jsonl"]),
+    ("vocabulary smaller than the tokenizer's", TRAIN, [*GOOD, NEW, "--config.model.vocabulary_size=5"],
+     ["vocabulary_size=5", "smaller than the tokenizer's"]),
+    ("TFDS name that does not exist", TRAIN,
+     [*GOOD, NEW, "--config.data.source=tfds", "--config.data.tfds_name=imdb_review", "--config.data.path=none"],
+     ["imdb_review"]),
+    ("regex that is none", TRAIN, [*GOOD, NEW, "--config.optimizer.decay_rules=(('(',1.0),)"],
+     ["not a regular expression"]),
+    ("rule that matches no parameter", TRAIN, [*GOOD, NEW, "--config.optimizer.decay_rules=(('nothing',1.0),)"],
+     ["decay_rules"]),
+    ("more devices than there are", TRAIN, [*GOOD, NEW, "--config.parallel.tensor=2"], ["tensor", "1"]),
+    ("pmap with split parameters", TRAIN, [*GOOD, NEW, "--config.parallel.engine=pmap", "--config.parallel.fsdp=2"],
+     ["pmap", "mesh"]),
+    ("attention form of another device", TRAIN, [*GOOD, NEW, "--config.model.attention_implementation=splash"],
+     ["splash", "TPU"]),
+    ("run folder that is a file", TRAIN, [*GOOD, "--workdir={files}/good.txt"], ["good.txt", "folder"]),
+    ("run folder under a file", TRAIN, [*GOOD, "--workdir={files}/good.txt/run"], ["good.txt", "folder"]),
+    ("run folder of another config", TRAIN, [*GOOD, "--config.model.width=32", "--workdir={run}"],
+     ["config.model.width", "16", "32"]),
+    ("run folder of other data", TRAIN, [*GOOD, "--config.data.path={files}/other.txt", "--workdir={run}"],
+     ["other data"]),
+    ("half a distributed run", TRAIN, [*GOOD, NEW, "--coordinator=localhost:1"], ["--num_processes"]),
+    ("evaluate without a run", EVALUATE, [], ["--workdir is missing"]),
+    ("evaluate what is no run", EVALUATE, ["--workdir={files}"], ["config.json"]),
+    ("evaluate a folder that is not there", EVALUATE, [NEW], ["no such folder"]),
+    ("split that the data lacks", EVALUATE, ["--workdir={run}", "--split=test"], ["test", "validation"]),
+    ("split that does not exist", EVALUATE, ["--workdir={run}", "--split=dev"], ["dev", "validation"]),
+    ("checkpoint that does not exist", EVALUATE, ["--workdir={run}", "--checkpoint=77"], ["77", "2"]),
+    ("checkpoint that is no word", EVALUATE, ["--workdir={run}", "--checkpoint=newest"], ["newest", "latest"]),
+    ("checkpoints all damaged", EVALUATE, ["--workdir={damaged}"], ["damaged"]),
+    ("checkpoint of another model", EVALUATE, ["--workdir={foreign}"], ["width"]),
+    ("run without checkpoints", EVALUATE, ["--workdir={bare}"], ["no checkpoint"]),
+    ("damaged config.json", EVALUATE, ["--workdir={torn}"], ["config.json"]),
+    ("prompt with characters never seen", GENERATE, ["--workdir={run}", "--prompt=日本"], ["日"]),
+    ("empty prompt", GENERATE, ["--workdir={run}", "--prompt="], ["empty"]),
+    ("negative temperature", GENERATE, ["--workdir={run}", "--prompt=a", "--temperature=-1"], ["temperature"]),
+    ("top_k of zero", GENERATE, ["--workdir={run}", "--prompt=a", "--top_k=0"], ["top_k"]),
+    ("top_p above one", GENERATE, ["--workdir={run}", "--prompt=a", "--top_p=1.5"], ["top_p"]),
+    ("prompt ids that are no numbers", GENERATE, ["--workdir={run}", "--prompt_ids=1,b"], ["'b'"]),
+    ("prompt ids outside of the vocabulary", GENERATE, ["--workdir={run}", "--prompt_ids=1,9999"], ["9999"]),
+    ("two prompts", GENERATE, ["--workdir={run}", "--prompt=a", "--prompt_ids=1"], ["give one"]),
+    ("no new tokens", GENERATE, ["--workdir={run}", "--prompt=a", "--max_new_tokens=0"], ["at least 1"]),
+]
+assert len({case[0] for case in CASES}) == len(CASES) >= 30
+
+WRONG_FIELD = """from purelm.config import Config, ModelConfig, as_flag
+def get_config():
+    return as_flag(Config(model=
+        ModelConfig(num_layer=3)))
+"""
+
+
+def program(name: str, *arguments: str, cwd=ROOT, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(ROOT / "experiments" / f"{name}.py"), *arguments], cwd=cwd, text=True,
+                          capture_output=True, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Good and bad files, and a small run with three broken copies of it."""
+    root = tmp_path_factory.mktemp("places")
+    files = root / "files"
+    (files / "nothing").mkdir(parents=True)
+    text = "".join(chr(97 + (i * i + i // 7) % 26) + (" " if i % 5 == 0 else "") for i in range(1500)) + "\n"
+    (files / "good.txt").write_text(text)
+    (files / "other.txt").write_text(text[::-1])
+    (files / "short.txt").write_text("ab ab")
+    (files / "empty.txt").write_text("")
+    (files / "binary.txt").write_bytes(b"\x7fELF\x00\x01" * 100)
+    (files / "latin1.txt").write_bytes(text.encode() + "café".encode("latin-1") + text.encode())
+    (files / "cut.txt.gz").write_bytes(gzip.compress(text.encode())[:-20])
+    (files / "good.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    (files / "bad.jsonl").write_text(json.dumps({"text": text}) + "\n{not json\n")
+    (files / "broken.py").write_text("def get_config():\n    return (\n")
+    (files / "wrong_field.py").write_text(WRONG_FIELD)
+    names = {"configs": ROOT / "configs", "files": files, "run": root / "run"}
+    done = program(TRAIN, *[a.format(**names) for a in [*GOOD, "--workdir={run}"]])
+    assert done.returncode == 0, done.stderr
+    for name in ("damaged", "foreign", "bare", "torn"):
+        shutil.copytree(root / "run", root / name)
+        names[name] = root / name
+    for path in (root / "damaged" / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
+    config = json.loads((root / "foreign" / "config.json").read_text())
+    config["model"]["width"] = 32
+    (root / "foreign" / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(root / "bare" / "checkpoints")
+    (root / "torn" / "config.json").write_text("{")
+    return names
+
+
+def listing(root: pathlib.Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else b"" for p in sorted(root.rglob("*"))}
+
+
+@pytest.mark.parametrize("name, program_name, arguments, said", CASES, ids=[case[0] for case in CASES])
+def test_a_mistake_gets_one_line_and_leaves_nothing(name, program_name, arguments, said, places, tmp_path):
+    before = listing(places["run"])
+    new = tmp_path / "new"
+    done = program(program_name, *[a.format(**places, new=new) for a in arguments])
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1 and done.stderr.splitlines()[-1] == lines[0], done.stderr
+    assert "Traceback" not in done.stderr
+    for part in said:
+        assert part in lines[0]
+    assert not new.exists()
+    assert listing(places["run"]) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not pathlib.Path("/dev/full").exists(), reason="root may write anywhere")
+def test_an_unwritable_run_folder_is_named(places):
+    done = program(TRAIN, *[a.format(**places) for a in [*GOOD, "--workdir=/proc/run"]])
+    assert done.returncode == 2 and "--workdir=/proc/run" in done.stderr and "Traceback" not in done.stderr
