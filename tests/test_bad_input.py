@@ -101,7 +101,7 @@ CASES = [
     ("checkpoint that does not exist", EVALUATE, ["--workdir={run}", "--checkpoint=77"], ["77", "2"]),
     ("checkpoint that is no word", EVALUATE, ["--workdir={run}", "--checkpoint=newest"], ["newest", "latest"]),
     ("checkpoints all damaged", EVALUATE, ["--workdir={damaged}"], ["damaged"]),
-    ("checkpoint of another model", EVALUATE, ["--workdir={foreign}"], ["width"]),
+    ("checkpoint of another model", EVALUATE, ["--workdir={foreign}"], ["another model", "embedding", "[25, 16]", "[25, 32]"]),
     ("run without checkpoints", EVALUATE, ["--workdir={bare}"], ["no checkpoint"]),
     ("damaged config.json", EVALUATE, ["--workdir={torn}"], ["config.json"]),
     ("prompt with characters never seen", GENERATE, ["--workdir={run}", "--prompt=日本"], ["日"]),

@@ -111,6 +111,10 @@ def _help(usage: str) -> str:
 
 
 def _flag_message(text: str) -> str:
+    if "Traceback (most recent call last)" in text:  # ml_collections' way to say that the config file raised.
+        (file, line), reason = re.findall(r'File "([^"]+)", line (\d+)', text)[-1], text.strip().splitlines()[-1]
+        is_ours = reason.startswith(f"{UserError.__module__}.")
+        return reason.partition(": ")[2] if is_ours else f"{file}:{line}: {reason}"
     match = re.match(r"flag --([\w.]+)=(.*?): (.*)", text, re.DOTALL)
     if match is None:
         return text

@@ -8,6 +8,7 @@ import jax
 
 from purelm.config import Config
 from purelm.errors import UserError
+from purelm.models.choice import choose_implementation
 from purelm.training.parallel.engine import Engine
 from purelm.training.parallel.mesh import MeshEngine
 from purelm.training.parallel.pmap import PmapEngine
@@ -25,7 +26,7 @@ def make_engine(config: Config, devices: Sequence[jax.Device] | None = None) -> 
 
     Raises:
       UserError: the axes do not multiply to the number of devices, the batch does not divide over them, or a size of
-        the model does not divide over the axis that splits it.
+        the model does not divide over the axis that splits it; or the form of attention asked for cannot run here.
     """
     devices = list(jax.devices() if devices is None else devices)
     parallel = config.parallel
@@ -39,6 +40,9 @@ def make_engine(config: Config, devices: Sequence[jax.Device] | None = None) -> 
         raise UserError("config.parallel.engine='pmap' keeps parameters whole on each device, so fsdp and tensor must "
                         "be 1; use engine 'mesh' to split them")
     _check_batch(config, len(devices) // parallel.tensor)
+    # Refuses, before anything is written, a form of attention that this device cannot compute.
+    choose_implementation(config.model, num_tokens=config.model.context_length, cached=False, collect=False,
+                          training=True)
     if parallel.engine == "mesh" or split > 1:
         return MeshEngine(config, devices)
     if parallel.engine == "pmap" or len(devices) > 1:
