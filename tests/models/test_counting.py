@@ -6,12 +6,19 @@ from small_models import init, small
 
 from purelm.errors import UserError
 from purelm.models import (
-    cache_bytes, count_parameters, flops_per_token, forward_flops_per_token, init_cache, parameter_shapes)
+    cache_bytes,
+    count_parameters,
+    flops_per_token,
+    forward_flops_per_token,
+    init_cache,
+    parameter_shapes,
+)
 from purelm.models.presets import gpt2, llama, nanogpt_cpu, nanogpt_gpu, purelm_fast
 
 
 @pytest.mark.parametrize(("config", "count"), [
-    (gpt2("124m"), 124_439_808), (gpt2("medium"), 354_823_168), (gpt2("large"), 774_030_080), (gpt2("xl"), 1_557_611_200),
+    (gpt2("124m"), 124_439_808), (gpt2("medium"), 354_823_168), (gpt2("large"), 774_030_080),
+    (gpt2("xl"), 1_557_611_200),
     (llama("8b"), 8_030_261_248), (llama("1b"), 1_100_048_384), (llama("tiny"), 15_191_712)])
 def test_presets_have_the_published_numbers_of_parameters(config, count):
     assert count_parameters(parameter_shapes(config)) == count

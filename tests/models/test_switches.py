@@ -94,9 +94,10 @@ def test_every_field_changes_something(field):
     else:
         params = random_params(config)
         assert same_values(init(config, jax.random.key(0)), init(changed, jax.random.key(0)))
-        one, other = (
-            logits(c, params, tokens()) if what == "outputs" else training_logits(c, params, tokens(), jax.random.key(1))
-            for c in (config, changed))
+        if what == "outputs":
+            one, other = (logits(c, params, tokens()) for c in (config, changed))
+        else:
+            one, other = (training_logits(c, params, tokens(), jax.random.key(1)) for c in (config, changed))
         assert np.abs(one - other).max() > 1e-3
 
 
@@ -139,8 +140,9 @@ def test_every_parameter_gets_a_gradient_within_a_few_steps(changes):
 
 def test_zero_outputs_start_every_block_as_the_identity():
     config = small(zero_outputs=True)
-    collect = Transformer(config).apply({"params": init(config, jax.random.key(0))}, tokens(), collect=True).intermediates
-    np.testing.assert_array_equal(collect["residual_LBTD"][-1], collect["embedding_BTD"])
+    variables = {"params": init(config, jax.random.key(0))}
+    collected = Transformer(config).apply(variables, tokens(), collect=True).intermediates
+    np.testing.assert_array_equal(collected["residual_LBTD"][-1], collected["embedding_BTD"])
 
 
 REFUSED = [

@@ -7,7 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import POSITIONS, init, jit, logits, loss, loss_and_gradient, random_params, small, tokens, training_logits
+from small_models import (
+    POSITIONS,
+    init,
+    jit,
+    logits,
+    loss,
+    loss_and_gradient,
+    random_params,
+    small,
+    tokens,
+    training_logits,
+)
 
 from purelm.errors import UserError
 from purelm.models import Transformer, count_parameters, init_cache, parameter_shapes, unstack_layers
@@ -27,7 +38,8 @@ def embedding_gradients(config, probe, length=12):
 @jit
 def probe_gradient(config, params, tokens_BT, probe):
     def probed(table):
-        return logits(config, {**params, "embedding": {"embedding": table}}, tokens_BT)[0, probe].sum()
+        changed = {"params": {**params, "embedding": {"embedding": table}}}
+        return Transformer(config).apply(changed, tokens_BT).logits_BTV[0, probe].sum()
 
     return jax.grad(probed)(params["embedding"]["embedding"])
 
@@ -113,7 +125,8 @@ def test_cache_is_a_loop_carry():
 @pytest.mark.parametrize(("remat", "layer_sharing"), [("none", 1), ("dots", 2), ("full", 1)])
 def test_scan_and_remat_change_neither_loss_nor_gradients(remat, layer_sharing):
     # Dropout is on: reddens when the key of a layer depends on how the layers are applied.
-    plain = small(num_layers=2 * layer_sharing, layer_sharing=layer_sharing, residual_dropout=0.2, feed_forward_dropout=0.2)
+    plain = small(
+        num_layers=2 * layer_sharing, layer_sharing=layer_sharing, residual_dropout=0.2, feed_forward_dropout=0.2)
     params, tokens_BT, key = random_params(plain), tokens(), jax.random.key(9)
     expected = loss_and_gradient(plain, params, tokens_BT, key)
     for scan_layers in (False, True):

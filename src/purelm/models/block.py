@@ -59,7 +59,8 @@ class Block(nn.Module):
             h_BTD = x_BTD if post else norm(x_BTD)
             y_BTD, cached, weights_BNTS = attention(h_BTD, context, cached, deterministic=deterministic)
             x_BTD = x_BTD + self._branch(y_BTD, "attention", deterministic)
-            x_BTD = x_BTD + self._branch(feed_forward(h_BTD, deterministic=deterministic), "feed_forward", deterministic)
+            y_BTD = feed_forward(h_BTD, deterministic=deterministic)
+            x_BTD = x_BTD + self._branch(y_BTD, "feed_forward", deterministic)
             return norm(x_BTD) if post else x_BTD, cached, weights_BNTS
         norm = Norm(config, name="attention_norm")
         h_BTD = x_BTD if post else norm(x_BTD)
@@ -68,5 +69,6 @@ class Block(nn.Module):
         x_BTD = norm(x_BTD) if post else x_BTD
         norm = Norm(config, name="feed_forward_norm")
         h_BTD = x_BTD if post else norm(x_BTD)
-        x_BTD = x_BTD + self._branch(feed_forward(h_BTD, deterministic=deterministic), "feed_forward", deterministic)
+        y_BTD = feed_forward(h_BTD, deterministic=deterministic)
+        x_BTD = x_BTD + self._branch(y_BTD, "feed_forward", deterministic)
         return norm(x_BTD) if post else x_BTD, cached, weights_BNTS

@@ -16,8 +16,9 @@ from purelm.models.shapes import head_size, num_kv_heads
 class Cache(NamedTuple):
     """An argument and a result of the model, never hidden state; fit as the carry of a lax.while_loop.
 
-    keys, values: one [B, K, S, H] a layer, heads before rows (why: attention_forms.naive_attention). length: tokens written so far, int32 scalar, the same for all rows;
-    writing more than S tokens overwrites the last ones (dynamic_update_slice clamps), so size it before.
+    keys, values: one [B, K, S, H] a layer, heads before rows (why: attention_forms.naive_attention). length: tokens
+    written so far, int32 scalar, the same for all rows. Writing more than S tokens overwrites the last ones
+    (dynamic_update_slice clamps), so size it before.
     """
 
     keys: tuple[jax.Array, ...]
@@ -36,8 +37,8 @@ def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dty
     Raises UserError if learned positions have fewer rows than `length`.
     """
     if config.positions == "learned" and length > config.context_length:
-        raise UserError(f"{length} tokens do not fit config.model.context_length={config.context_length} learned positions: "
-                        "ask for fewer tokens")
+        raise UserError(f"{length} tokens do not fit config.model.context_length={config.context_length} learned "
+                        "positions: ask for fewer tokens")
     shape = (batch_size, num_kv_heads(config), length, head_size(config))
     dtype = compute_dtype(config) if dtype is None else dtype
     zeros = [jnp.zeros(shape, dtype) for _ in range(2 * config.num_layers)]

@@ -51,16 +51,15 @@ def choose_implementation(config: ModelConfig, *, num_tokens: int, cached: bool,
     """
     platform = jax.default_backend()
     wanted = config.attention_implementation
-    if wanted == "auto":
+    named = wanted != "auto"
+    if not named:
         wanted = {"gpu": "cudnn", "tpu": "splash"}.get(platform, "naive")
-        named = False
-    else:
-        named = True
     if collect or (cached and wanted != "xla"):
         return "naive"
     reason = obstacle(config, wanted, platform=platform, num_tokens=num_tokens, training=training)
     if reason is None:
         return wanted
     if named:
-        raise UserError(f"config.model.attention_implementation={wanted} cannot be used: {reason}; choose auto or naive")
+        raise UserError(
+            f"config.model.attention_implementation={wanted} cannot be used: {reason}; choose auto or naive")
     return "naive"

@@ -12,7 +12,7 @@ from purelm.config import ModelConfig
 from purelm.models.dtypes import compute_dtype
 from purelm.models.shapes import feed_forward_width, head_size, is_gated, num_kv_heads, vocabulary_size
 
-# Subtrees that hold the vocabulary or the positions: what scaling laws leave out (Kaplan et al. 2020, arXiv 2001.08361).
+# Subtrees that hold the vocabulary or positions: what scaling laws leave out (Kaplan et al. 2020, arXiv 2001.08361).
 EMBEDDINGS = ("embedding", "positions", "head")
 
 
@@ -25,7 +25,7 @@ def parameter_shapes(config: ModelConfig) -> Any:
 
 
 def count_parameters(params: Any, *, embeddings: bool = True) -> int:
-    """Numbers in `params` (arrays or shapes); embeddings=False leaves out token and position embeddings and the head."""
+    """Numbers in `params` (arrays or shapes); embeddings=False leaves out token and position embeddings and head."""
     if not embeddings:
         params = {name: subtree for name, subtree in params.items() if name not in EMBEDDINGS}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -42,7 +42,7 @@ def rotated_size(config: ModelConfig) -> int:
 def vocabulary_size(config: ModelConfig) -> int:
     """V. Raises UserError while it is still to be taken from a tokenizer."""
     if config.vocabulary_size is None:
-        raise UserError("config.model.vocabulary_size is none: give a number, or finalize the config with a tokenizer's")
+        raise UserError("config.model.vocabulary_size is none: give a number, or finalize with a tokenizer's")
     return config.vocabulary_size
 
 
@@ -55,8 +55,8 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
          f"config.model.num_kv_heads={config.num_kv_heads} does not divide config.model.num_heads={config.num_heads}: "
          "choose a divisor"),
         (config.num_layers % config.layer_sharing == 0,
-         f"config.model.layer_sharing={config.layer_sharing} does not divide config.model.num_layers={config.num_layers}: "
-         "choose a divisor"),
+         f"config.model.layer_sharing={config.layer_sharing} does not divide "
+         f"config.model.num_layers={config.num_layers}: choose a divisor"),
         (config.positions != "rope" or rotated_size(config) >= 2,
          f"config.model.rope_fraction={config.rope_fraction} of heads of {head_size(config)} leaves no pair to rotate: "
          "make either larger"),
@@ -68,11 +68,13 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
         (not (config.tied_embeddings and config.zero_head),
          "config.model.zero_head needs an output layer of its own: set config.model.tied_embeddings=False"),
         (not (config.zero_outputs and config.residual_scale == "rezero"),
-         "config.model.zero_outputs with config.model.residual_scale=rezero can never learn (both factors start at zero): choose one"),
+         "config.model.zero_outputs with config.model.residual_scale=rezero can never learn, both factors being zero: "
+         "choose one"),
         (not (config.embedding_norm and config.norm == "none"),
          "config.model.embedding_norm has no effect with config.model.norm=none: choose layer_norm or rms_norm"),
         (config.norm_place == "pre" or config.norm != "none",
-         f"config.model.norm_place={config.norm_place} has no effect with config.model.norm=none: choose layer_norm or rms_norm"),
+         f"config.model.norm_place={config.norm_place} has no effect with config.model.norm=none: "
+         "choose layer_norm or rms_norm"),
     ]
 
 

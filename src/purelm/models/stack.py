@@ -82,8 +82,9 @@ def _loop(
     if cache is not None:
         keys, values = zip(*caches)
         cache = Cache(keys, values, cache.length + x_BTD.shape[1])
-    collected = {"residual_LBTD": jnp.stack(residuals), "attention_weights_LBNTS": jnp.stack(weights)} if collect else None
-    return x_BTD, cache, collected
+    if not collect:
+        return x_BTD, cache, None
+    return x_BTD, cache, {"residual_LBTD": jnp.stack(residuals), "attention_weights_LBNTS": jnp.stack(weights)}
 
 
 def _scan(

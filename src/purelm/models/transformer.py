@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         return output._replace(logits_BTV=logits_BTV)
 
     def head_kernel(self) -> jax.Array:
-        """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859). It has no bias."""
+        """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859); no bias."""
         return self.embedding.table().T if self.config.tied_embeddings else self.head()
 
     def hidden(
@@ -145,8 +145,8 @@ class Transformer(nn.Module):
     def _check_call(self, num_tokens: int, segments_BT: jax.Array | None, cache: Cache | None) -> None:
         config = self.config
         if cache is None and config.positions == "learned" and num_tokens > config.context_length:
-            raise UserError(f"{num_tokens} tokens do not fit config.model.context_length={config.context_length} learned "
-                            "positions: give fewer tokens")
+            raise UserError(f"{num_tokens} tokens do not fit config.model.context_length={config.context_length} "
+                            "learned positions: give fewer tokens")
         if cache is not None and segments_BT is not None:
             raise UserError("segments_BT cannot be given with a cache, which holds one segment a row: give one of them")
         if cache is not None and num_tokens > cache.capacity:
