@@ -149,7 +149,7 @@ def flat(prefix, module, *, transpose):
 
 
 def by_layer(params):
-    return [jax.tree.map(lambda leaf: leaf[i], params["layers"]) for i in range(2)]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(2)]
 
 
 def gpt2_weights(params):

@@ -44,15 +44,15 @@ def naive_attention(
 ) -> tuple[jax.Array, jax.Array]:
     """(y_BTNH, weights_BNTS) by the formula softmax(softcap(scale q k) + bias, masked) v, with every option.
 
-    Scores and softmax are float32. Weights are those before dropout. Keys and values have their heads before their
-    rows, as matrix products over S want them: the cache is kept so, and is read once without a copy.
+    Scores and softmax are float32. Weights are those before dropout. Keys and values may be [B * K, S, H], as the cache
+    has them.
     """
     B, T, N, H = query_BTNH.shape
-    K, S = key_BKSH.shape[1:3]
+    *leading, S, _ = key_BKSH.shape
     query_BNTH = jnp.swapaxes(query_BTNH * attention_scale(config), 1, 2)
     # Query heads that share a key head are rows of one product (Q = N / K * T of them).
     scores_BKQS = jnp.einsum(
-        "BKQH,BKSH->BKQS", query_BNTH.reshape(B, K, N // K * T, H), key_BKSH, preferred_element_type=jnp.float32)
+        "...QH,...SH->...QS", query_BNTH.reshape(*leading, -1, H), key_BKSH, preferred_element_type=jnp.float32)
     scores_BNTS = softcap(scores_BKQS.reshape(B, N, T, S), config.attention_softcap)
     if context.bias_BNTS is not None:
         scores_BNTS = scores_BNTS + context.bias_BNTS
@@ -60,14 +60,19 @@ def naive_attention(
         scores_BNTS = jnp.where(context.mask_BTS[:, None], scores_BNTS, MASKED)
     weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1) if sink_N is None else softmax_with_sink(scores_BNTS, sink_N)
     dropped_BNTS = dropout(weights_BNTS, config.attention_dropout, dropout_key).astype(value_BKSH.dtype)
-    y_BKQH = jnp.einsum("BKQS,BKSH->BKQH", dropped_BNTS.reshape(B, K, N // K * T, S), value_BKSH)
+    y_BKQH = jnp.einsum("...QS,...SH->...QH", dropped_BNTS.reshape(*leading, -1, S), value_BKSH)
     return jnp.swapaxes(y_BKQH.reshape(B, N, T, H), 1, 2), weights_BNTS
 
 
 def library_attention(
     config: ModelConfig, query_BTNH: jax.Array, key_BKSH: jax.Array, value_BKSH: jax.Array, context: AttentionContext
 ) -> jax.Array:
-    """y_BTNH by jax.nn.dot_product_attention, as XLA operations or as cuDNN's flash kernel (Dao 2023, 2307.08691)."""
+    """y_BTNH by jax.nn.dot_product_attention, as XLA operations or as cuDNN's flash kernel.
+
+    FlashAttention: Dao et al. 2022, arXiv 2205.14135; Dao 2023, arXiv 2307.08691. Keys and values may be [B * K, S, H].
+    """
+    B, _, _, H = query_BTNH.shape
+    key_BKSH, value_BKSH = (x.reshape(B, -1, x.shape[-2], H) for x in (key_BKSH, value_BKSH))
     by_flag = context.mask_BTS is None
     window = config.attention_window
     return jax.nn.dot_product_attention(

@@ -16,8 +16,9 @@ from purelm.models.shapes import head_size, num_kv_heads
 class Cache(NamedTuple):
     """An argument and a result of the model, never hidden state; fit as the carry of a lax.while_loop.
 
-    keys, values: one [B, K, S, H] a layer, heads before rows (why: attention_forms.naive_attention). length: tokens
-    written so far, int32 scalar, the same for all rows. Writing more than S tokens overwrites the last ones
+    keys, values: one [B * K, S, H] a layer, row b's head k at b * K + k. Products over S want heads before S, and with
+    B and K apart XLA's CPU backend copies all of it several times a step. length: tokens written so far, int32 scalar,
+    the same for all rows. Writing more than S tokens overwrites the last ones
     (dynamic_update_slice clamps), so size it before.
     """
 
@@ -28,7 +29,7 @@ class Cache(NamedTuple):
     @property
     def capacity(self) -> int:
         """S: the tokens a row has room for."""
-        return self.keys[0].shape[2]
+        return self.keys[0].shape[1]
 
 
 def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dtype | None = None) -> Cache:
@@ -39,12 +40,13 @@ def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dty
     if config.positions == "learned" and length > config.context_length:
         raise UserError(f"{length} tokens do not fit config.model.context_length={config.context_length} learned "
                         "positions: ask for fewer tokens")
-    shape = (batch_size, num_kv_heads(config), length, head_size(config))
+    shape = (batch_size * num_kv_heads(config), length, head_size(config))
     dtype = compute_dtype(config) if dtype is None else dtype
     zeros = [jnp.zeros(shape, dtype) for _ in range(2 * config.num_layers)]
     return Cache(tuple(zeros[: config.num_layers]), tuple(zeros[config.num_layers:]), jnp.zeros((), jnp.int32))
 
 
-def write(cached_BKSH: jax.Array, new_BKTH: jax.Array, start: jax.Array) -> jax.Array:
-    """`cached` with `new` at rows start, start + 1, ...: in place where XLA owns the buffer."""
-    return jax.lax.dynamic_update_slice(cached_BKSH, new_BKTH.astype(cached_BKSH.dtype), (0, 0, start, 0))
+def write(cached: jax.Array, new_BKTH: jax.Array, start: jax.Array) -> jax.Array:
+    """`cached` [B * K, S, H] with `new` at rows start, start + 1, ...: in place where XLA owns the buffer."""
+    new = new_BKTH.reshape(-1, *new_BKTH.shape[2:]).astype(cached.dtype)
+    return jax.lax.dynamic_update_slice(cached, new, (0, start, 0))

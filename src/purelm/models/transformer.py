@@ -70,9 +70,11 @@ class Transformer(nn.Module):
         """Next-token logits; `inputs` are those of `hidden`."""
         output = self.hidden(tokens_BT, **inputs)
         x_BTD = output.logits_BTV
-        kernel_DV = self.head_kernel()
-        logits = jnp.matmul(
-            x_BTD.reshape(-1, x_BTD.shape[-1]), kernel_DV.astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+        # A tied table is contracted as it lies: transposed first, XLA's CPU backend copies it at each decoded token.
+        matrix, axis = (self.embedding.table(), 1) if self.config.tied_embeddings else (self.head(), 0)
+        logits = jax.lax.dot_general(
+            x_BTD.reshape(-1, x_BTD.shape[-1]), matrix.astype(x_BTD.dtype), (((1,), (axis,)), ((), ())),
+            preferred_element_type=jnp.float32)
         logits_BTV = softcap(logits, self.config.logits_softcap).reshape(*tokens_BT.shape, -1)
         return output._replace(logits_BTV=logits_BTV)
 
