@@ -20,7 +20,7 @@ SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"]
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best (by validation loss) or a step")
 DATA_PATH = flags.DEFINE_string("data_path", None, "other data than the run's: file, glob or folder")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "windows at once; the run's own if not given", lower_bound=1)
-COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of gzip -9 and xz -9 on the same text too")
+COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of gzip -9 and xz -9 on that text too")
 
 
 def main() -> None:

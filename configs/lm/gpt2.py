@@ -1,15 +1,15 @@
-"""GPT-2 (Radford et al. 2019) trained from scratch on any text; nanoGPT's config/train_gpt2.py is the recipe.
+r"""GPT-2 (Radford et al. 2019) trained from scratch on any text; nanoGPT's config/train_gpt2.py is the recipe.
 
 Argument: 124m (default), 355m, 774m or 1.5b. nanoGPT's README: 124m on OpenWebText, 600,000 steps of 0.5 M tokens,
 validation loss 2.85, 4 days on 8 A100. Needs accelerators: not measured here.
 
-Command: python experiments/train.py --config=configs/lm/gpt2.py:124m --workdir=runs/gpt2 --config.data.path='text/*.txt'
+Command: python experiments/train.py --config=configs/lm/gpt2.py:124m --workdir=runs/gpt2 \
+             --config.data.path='text/*.txt'
 """
 
 import dataclasses
 
-from purelm.config import Config, DataConfig, OptimizerConfig, TrainingConfig, as_flag
-from purelm.models import presets
+from purelm.config import Config, DataConfig, OptimizerConfig, TrainingConfig, as_flag, presets
 
 
 def get_config(size: str = "124m"):

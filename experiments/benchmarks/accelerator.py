@@ -33,11 +33,12 @@ def measure(nanogpt: str | None) -> list[dict[str, object]]:
             step()
             speeds[name].append(BATCH * CONTEXT * STEPS / (time.perf_counter() - started))
     flops = flops_per_token(config.model, CONTEXT)
-    first = statistics.median(speeds[list(programs)[-1]])
-    return [{"program": name, "device": kind, "batch": f"{BATCH} x {CONTEXT}",
-             "tokens/s": f"{statistics.median(values):,.0f}", "over nanoGPT": f"{statistics.median(values) / first:.2f}",
-             "MFU": f"{model_flops_utilization(statistics.median(values), flops, kind, 1) or float('nan'):.1%}"}
-            for name, values in speeds.items()]
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    peer = medians[list(programs)[-1]]
+    return [{"program": name, "device": kind, "batch": f"{BATCH} x {CONTEXT}", "tokens/s": f"{speed:,.0f}",
+             "over nanoGPT": f"{speed / peer:.2f}" if len(programs) > 1 else "-",
+             "MFU": f"{model_flops_utilization(speed, flops, kind, 1) or float('nan'):.1%}"}
+            for name, speed in medians.items()]
 
 
 def _ours():

@@ -12,12 +12,12 @@ ROUNDS = 3
 
 def measure() -> list[dict[str, object]]:
     """One row a shape: ours, transformers', the ratio, and the bytes read a second over what the memory gives."""
-    from purelm.config import ModelConfig
-    from purelm.models import presets
+    from purelm.config import ModelConfig, presets
 
     small = presets.nanogpt_cpu(vocabulary_size=65, context_length=256)
     shapes: dict[str, tuple[ModelConfig, dict[str, int], int]] = {
-        "4 layers x 128": (small, {"n_layer": 4, "n_embd": 128, "n_head": 4, "n_positions": 256, "vocab_size": 65}, 200),
+        "4 layers x 128": (small, {"n_layer": 4, "n_embd": 128, "n_head": 4, "n_positions": 256, "vocab_size": 65},
+                           200),
         "GPT-2 124M": (presets.gpt2("124m"), {}, 64)}
     return [_row(name, *shape) for name, shape in shapes.items()]
 
@@ -32,8 +32,9 @@ def _row(name: str, config, peer_shape: dict[str, int], new_tokens: int) -> dict
 
     peer = huggingface_gpt2(**peer_shape)
     prompt = torch.zeros((1, 8), dtype=torch.long)
-    params = jax.jit(lambda key: Transformer(config).init(key, jnp.zeros((1, 8), jnp.int32))["params"])(jax.random.key(0))
-    params = jax.block_until_ready(unstack_layers(params))
+    tokens_BT = jnp.zeros((1, 8), jnp.int32)
+    params = jax.jit(lambda key: unstack_layers(Transformer(config).init(key, tokens_BT)["params"]))(jax.random.key(0))
+    params = jax.block_until_ready(params)
     num_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(params)) - 4 * params["positions"]["embedding"].size
 
     def ours() -> None:

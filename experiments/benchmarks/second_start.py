@@ -17,7 +17,8 @@ def measure(text_file: str | None) -> list[dict[str, object]]:
     """Seconds from process start to the first step done, first and second start, with empty caches before."""
     recipes = {"python_stdlib (quickstart)": ["--config=configs/lm/python_stdlib.py"]}
     if text_file:
-        recipes["shakespeare_char:fast"] = ["--config=configs/lm/shakespeare_char.py:fast", f"--config.data.path={text_file}"]
+        recipes["shakespeare_char:fast"] = ["--config=configs/lm/shakespeare_char.py:fast",
+                                            f"--config.data.path={text_file}"]
     rows = []
     for name, arguments in recipes.items():
         with tempfile.TemporaryDirectory() as folder:

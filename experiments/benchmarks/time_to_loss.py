@@ -1,4 +1,4 @@
-"""Wall-clock to a whole-validation loss of 1.88 on tinyshakespeare: purelm_fast's whole command over nanoGPT's steps."""
+"""Wall-clock to a whole-validation loss of 1.88 on tinyshakespeare: our whole command over nanoGPT's steps."""
 
 from __future__ import annotations
 

@@ -43,6 +43,6 @@ def keep_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
-        never_map, never_trim, grow_by = (-4, 0), (-1, 2**31 - 1), (-2, 2**26)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-        for name, value in (never_map, never_trim, grow_by):
+        m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
+        for name, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**26)):
             mallopt(name, value)

@@ -26,9 +26,13 @@ def test_a_good_config_passes_unchanged():
     ("model", {"num_layers": True}, "a whole number"),
     ("model", {"width": 0}, "at least 1"),
     ("model", {"norm_epsilon": float("nan")}, "finite"),
-    ("model", {"zero_head": True}, "tied_embeddings=false"),
+    ("model", {"zero_head": True}, "tied_embeddings=False"),
+    ("model", {"zero_outputs": True, "residual_scale": "rezero"}, "never learn"),
+    ("model", {"norm": "none", "norm_place": "post"}, "no effect"),
+    ("model", {"norm": "none", "embedding_norm": True}, "no effect"),
+    ("model", {"positions": "t5", "relative_max_distance": 16}, "above half"),
     ("model", {"positions": "rope", "rope_fraction": 0.01}, "no pair"),
-    ("model", {"positions": "sinusoidal", "width": 9, "num_heads": 3}, "even width"),
+    ("model", {"positions": "sinusoidal", "width": 9, "num_heads": 3}, "needs an even"),
     ("optimizer", {"learning_rate": 0.0}, "above 0"),
     ("optimizer", {"decay_rules": (("(", 1.0),)}, "regular expression"),
     ("optimizer", {"decay_rules": (("a", -1.0),)}, "at least 0"),
@@ -60,11 +64,9 @@ def test_finalize_resolves_every_derived_value_and_is_idempotent():
     assert finalize(final, vocabulary_size=65, tokens_per_epoch=77) == final
 
 
-def test_a_vocabulary_that_is_too_small_or_a_warmup_that_is_too_long_is_refused():
+def test_a_vocabulary_that_is_too_small_or_a_duration_of_nothing_is_refused():
     with pytest.raises(UserError, match="at least 65"):
         finalize(change("model", vocabulary_size=64), vocabulary_size=65, tokens_per_epoch=1000)
-    with pytest.raises(UserError, match="longer than the run"):
-        finalize(change("optimizer", warmup="101"), vocabulary_size=65, tokens_per_epoch=1000)
     with pytest.raises(UserError, match="at least one step"):
         finalize(change("training", log_every="0"), vocabulary_size=65, tokens_per_epoch=1000)
 

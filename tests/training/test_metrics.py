@@ -36,7 +36,8 @@ def test_a_damaged_row_in_the_middle_is_named_with_its_line(tmp_path):
 
 
 def test_sums_of_batches_are_divided_once():
-    batches = [{"cross_entropy": 2.0, "weight": 1.0, "correct": 1.0}, {"cross_entropy": 9.0, "weight": 9.0, "correct": 0.0}]
+    batches = [{"cross_entropy": 2.0, "weight": 1.0, "correct": 1.0},
+               {"cross_entropy": 9.0, "weight": 9.0, "correct": 0.0}]
     totals = sum_batches(lambda batch: batch, batches)
     metrics = metrics_of(totals, num_bytes=10)
     assert metrics["loss"] == pytest.approx(1.1)  # a mean of means would be 1.5

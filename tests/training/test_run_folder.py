@@ -30,7 +30,8 @@ def test_a_start_is_recorded_and_the_next_one_added(folder):
 def test_the_same_config_resumes_silently_and_what_may_change_is_said(folder):
     assert check_same_run(folder, CONFIG) == []
     longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, num_steps=200, log_every="7"))
-    assert check_same_run(folder, longer) == ["config.training.num_steps: 100 -> 200", "config.training.log_every: 1 -> 7"]
+    assert check_same_run(folder, longer) == ["config.training.num_steps: 100 -> 200",
+                                              "config.training.log_every: 1 -> 7"]
 
 
 @pytest.mark.parametrize("change, field", [

@@ -1,5 +1,6 @@
-"""The config: typed dataclasses (schema), what they may say (validate), and how they are written and read."""
+"""The config: typed dataclasses (schema), what they may say (validate), published shapes, and how they are written."""
 
+from purelm.config import presets
 from purelm.config.schema import (
     Config,
     DataConfig,
@@ -9,12 +10,13 @@ from purelm.config.schema import (
     TrainingConfig,
 )
 from purelm.config.serialization import as_flag, from_dict, from_flag, load_json, to_json
-from purelm.config.validate import GATED, finalize, resolve_model, validate
+from purelm.config.validate import finalize, resolve_model, validate
 from purelm.errors import UserError, did_you_mean
 
 __all__ = [
-    "GATED", "Config", "DataConfig", "ModelConfig", "OptimizerConfig", "ParallelConfig", "TrainingConfig", "as_flag",
-    "choose", "finalize", "from_dict", "from_flag", "load_json", "resolve_model", "steps_of", "to_json", "validate",
+    "Config", "DataConfig", "ModelConfig", "OptimizerConfig", "ParallelConfig", "TrainingConfig", "as_flag",
+    "choose", "finalize", "from_dict", "from_flag", "load_json", "presets", "resolve_model", "steps_of", "to_json",
+    "validate",
 ]
 
 

@@ -93,9 +93,10 @@ class DataConfig:
         "auto", "where files do not split the data: by hash of each document, or by position in the text; "
         "auto is contiguous for a single document")
     validation_fraction: float = knob(0.05, "of the data, where files do not split it", minimum=0, maximum=0.9)
-    test_fraction: float = knob(0.05, "of the data, where files do not split it", minimum=0, maximum=0.9)
+    test_fraction: float = knob(0.05, "of the data; none is cut where files split it", minimum=0, maximum=0.9)
     tokenizer: Literal["bytes", "characters", "bpe", "wordpiece", "unigram"] = knob("bpe", "how text becomes tokens")
-    tokenizer_vocabulary_size: int = knob(2048, "of a trained tokenizer (bpe, wordpiece, unigram)", minimum=2)
+    tokenizer_vocabulary_size: int = knob(
+        2048, "of a trained tokenizer (bpe, wordpiece, unigram), end of text included", minimum=2)
     tokenizer_path: str | None = knob(None, "tokenizer.json to take instead of training one")
     end_of_text: bool = knob(True, "start each document with the <|endoftext|> token")
     packing: Literal["documents", "stream"] = knob(
@@ -112,15 +113,16 @@ class OptimizerConfig:
     name: Literal["sgd", "adam", "adamw", "adabelief", "adafactor", "lion", "muon"] = knob("adamw", "update rule")
     learning_rate: float = knob(1e-3, "at its peak", above=0)
     schedule: Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"] = knob("cosine", "after the warm-up")
-    warmup: Duration = knob("0", "linear rise from zero")
+    warmup: Duration = knob("0", "linear rise; the first update already moves")
     decay: Duration = knob("20%", "last part of wsd, in which the rate falls linearly")
-    final_fraction: float = knob(0.0, "rate at the last step, as a part of the peak", minimum=0, maximum=1)
+    final_fraction: float = knob(0.0, "rate that the schedule ends at, as a part of the peak", minimum=0, maximum=1)
     beta1: float = knob(0.9, "decay of the first moment", minimum=0, maximum=0.9999999)
     beta2: float = knob(0.999, "decay of the second moment", minimum=0, maximum=0.9999999)
     epsilon: float = knob(1e-8, "of the Adam family", above=0)
     momentum: float = knob(0.0, "of sgd and muon", minimum=0, maximum=0.9999999)
-    nesterov: bool = knob(False, "look-ahead for sgd's and muon's momentum, and Adam's (NAdam)")
-    weight_decay: float = knob(0.0, "decoupled, times the learning rate", minimum=0)
+    nesterov: bool = knob(
+        False, "look-ahead for the momentum of sgd and muon, and of adam, adamw and adabelief (NAdam)")
+    weight_decay: float = knob(0.0, "decoupled, times the learning rate (not for adam, which has none)", minimum=0)
     clip_norm: float | None = knob(None, "largest global norm of a gradient", above=0)
     adam_learning_rate: float | None = knob(
         None, "peak rate of the parameters that muon leaves to Adam; none is learning_rate", above=0)
@@ -146,7 +148,8 @@ class TrainingConfig:
     loss_chunk: int | None = knob(
         None, "vocabulary entries whose logits are held at once; none holds all", minimum=1)
     ema_decay: float | None = knob(
-        None, "decay of a running average of the parameters, which is then what is evaluated", above=0, maximum=0.9999999)
+        None, "decay of a running average of the parameters, which is then what is evaluated", above=0,
+        maximum=0.9999999)
     log_every: Duration = knob("1%", "steps between rows of metrics")
     evaluate_every: Duration = knob("10%", "steps between evaluations")
     evaluate_batches: int | None = knob(None, "batches of the validation split; none is all", minimum=1)

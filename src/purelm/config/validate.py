@@ -10,9 +10,9 @@ from typing import Any
 
 from purelm.config import durations
 from purelm.config.schema import Config, Duration, ModelConfig, TrainingConfig
+from purelm.config.shapes import check_model, divisors, feed_forward_width, head_size, num_kv_heads
 from purelm.errors import UserError, did_you_mean
 
-GATED = ("glu", "geglu", "swiglu", "reglu", "bilinear")
 _DURATIONS = {"optimizer": ("warmup", "decay"), "training": ("log_every", "evaluate_every", "checkpoint_every")}
 
 
@@ -23,7 +23,7 @@ def validate(config: Config) -> Config:
       UserError: one line that names the first field that is wrong, and what would be right.
     """
     _check_fields(config, "config")
-    _check_model(config.model)
+    check_model(config.model)
     _check_training(config.training)
     _check_parallel(config)
     for section, names in _DURATIONS.items():
@@ -43,7 +43,7 @@ def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> 
     Finalizing a finalized config changes nothing.
 
     Raises:
-      UserError: the model's vocabulary is smaller than the tokenizer's, or a duration is longer than the run.
+      UserError: the model's vocabulary is smaller than the tokenizer's, or a duration that must be positive is zero.
     """
     validate(config)
     model, training = config.model, config.training
@@ -63,9 +63,6 @@ def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> 
     for name, value in resolved["training"].items():
         if int(value) < 1:
             raise UserError(f"config.training.{name}: must be at least one step")
-    if int(resolved["optimizer"]["warmup"]) > num_steps:
-        raise UserError(f"config.optimizer.warmup is {resolved['optimizer']['warmup']} steps, longer than the run of "
-                        f"{num_steps}; shorten it, or train longer")
     return dataclasses.replace(
         config, model=model, optimizer=dataclasses.replace(config.optimizer, **resolved["optimizer"]),
         training=dataclasses.replace(training, num_steps=num_steps, num_epochs=None, num_tokens=None,
@@ -74,14 +71,12 @@ def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> 
 
 def resolve_model(model: ModelConfig, vocabulary_size: int) -> ModelConfig:
     """The model config with each size that is derived when left at none filled in."""
-    gated = model.feed_forward in GATED
-    hidden = -(-8 * model.width // 3 // 8) * 8 if gated else 4 * model.width
     return dataclasses.replace(
         model,
         vocabulary_size=model.vocabulary_size or vocabulary_size,
-        num_kv_heads=model.num_kv_heads or model.num_heads,
-        head_size=model.head_size or model.width // model.num_heads,
-        feed_forward_width=model.feed_forward_width or hidden)
+        num_kv_heads=num_kv_heads(model),
+        head_size=head_size(model),
+        feed_forward_width=feed_forward_width(model))
 
 
 def _num_steps(training: TrainingConfig, *, tokens_per_step: int, tokens_per_epoch: int) -> int:
@@ -143,28 +138,6 @@ def _check_bounds(value: Any, bounds: Any, path: str) -> None:
         raise UserError(f"{path}={value}: must be at most {bounds['maximum']}")
 
 
-def _check_model(model: ModelConfig) -> None:
-    if model.head_size is None and model.width % model.num_heads:
-        raise UserError(f"config.model.num_heads={model.num_heads} does not divide config.model.width={model.width}; "
-                        f"one of {_divisors(model.width)} does, or set config.model.head_size")
-    kv_heads = model.num_kv_heads or model.num_heads
-    if model.num_heads % kv_heads:
-        raise UserError(f"config.model.num_kv_heads={kv_heads} does not divide config.model.num_heads="
-                        f"{model.num_heads}; one of {_divisors(model.num_heads)} does")
-    if model.num_layers % model.layer_sharing:
-        raise UserError(f"config.model.layer_sharing={model.layer_sharing} does not divide config.model.num_layers="
-                        f"{model.num_layers}; one of {_divisors(model.num_layers)} does")
-    head_size = model.head_size or model.width // model.num_heads
-    if model.positions == "rope" and int(head_size * model.rope_fraction) // 2 < 1:
-        raise UserError(f"config.model.rope_fraction={model.rope_fraction} of head size {head_size} leaves no pair to "
-                        "rotate; make either larger")
-    if model.positions == "sinusoidal" and model.width % 2:
-        raise UserError(f"config.model.width={model.width}: sinusoidal positions want an even width")
-    if model.tied_embeddings and model.zero_head:
-        raise UserError("config.model.zero_head=true needs config.model.tied_embeddings=false: a tied head is the "
-                        "embedding")
-
-
 def _check_training(training: TrainingConfig) -> None:
     given = [name for name in ("num_steps", "num_epochs", "num_tokens") if getattr(training, name) is not None]
     if len(given) != 1:
@@ -173,8 +146,8 @@ def _check_training(training: TrainingConfig) -> None:
         raise UserError(f"config.training: {said}; give exactly one of num_steps, num_epochs, num_tokens{remedy}")
     if training.batch_size % training.accumulation_steps:
         raise UserError(f"config.training.accumulation_steps={training.accumulation_steps} does not divide "
-                        f"config.training.batch_size={training.batch_size}; one of "
-                        f"{_divisors(training.batch_size)} does")
+                        f"config.training.batch_size={training.batch_size}; choose one of "
+                        f"{divisors(training.batch_size)}")
 
 
 def _check_parallel(config: Config) -> None:
@@ -194,7 +167,3 @@ def _check_rules(rules: tuple[tuple[str, float], ...], path: str) -> None:
             raise UserError(f"{path}: '{pattern}' is not a regular expression ({error})") from error
         if not factor >= 0:
             raise UserError(f"{path}: the factor of '{pattern}' is {factor}; it must be at least 0")
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)

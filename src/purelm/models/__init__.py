@@ -8,11 +8,10 @@ from purelm.models.counting import (
     forward_flops_per_token,
     parameter_shapes,
 )
-from purelm.models.shapes import check_model
 from purelm.models.stack import unstack_layers
 from purelm.models.transformer import Output, Transformer
 
 __all__ = [
-    "Cache", "Output", "Transformer", "cache_bytes", "check_model", "count_parameters", "flops_per_token",
+    "Cache", "Output", "Transformer", "cache_bytes", "count_parameters", "flops_per_token",
     "forward_flops_per_token", "init_cache", "parameter_shapes", "unstack_layers",
 ]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import head_size, num_kv_heads
 from purelm.models import cache as kv_cache
 from purelm.models.attention_forms import library_attention, naive_attention, splash_attention
 from purelm.models.context import AttentionContext
@@ -14,7 +15,6 @@ from purelm.models.dtypes import param_dtype
 from purelm.models.linear import Linear
 from purelm.models.norms import HeadNorm
 from purelm.models.positions import rotate
-from purelm.models.shapes import head_size, num_kv_heads
 
 
 class Attention(nn.Module):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import head_size
 from purelm.models.context import AttentionContext
 from purelm.models.dropout import dropout
-from purelm.models.shapes import head_size
 
 FORMS = ("naive", "xla", "cudnn", "splash")
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import head_size, num_kv_heads
 from purelm.errors import UserError
 from purelm.models.dtypes import compute_dtype
-from purelm.models.shapes import head_size, num_kv_heads
 
 
 class Cache(NamedTuple):

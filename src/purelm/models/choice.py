@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import head_size
 from purelm.errors import UserError
-from purelm.models.shapes import head_size
 
 
 def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tokens: int, training: bool) -> str | None:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import feed_forward_width, head_size, is_gated, num_kv_heads, vocabulary_size
 from purelm.models.dtypes import compute_dtype
-from purelm.models.shapes import feed_forward_width, head_size, is_gated, num_kv_heads, vocabulary_size
 
 # Subtrees that hold the vocabulary or positions: what scaling laws leave out (Kaplan et al. 2020, arXiv 2001.08361).
 EMBEDDINGS = ("embedding", "positions", "head")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import vocabulary_size
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import embedding_initializer, kernel_initializer
-from purelm.models.shapes import vocabulary_size
 
 
 class Embedding(nn.Module):

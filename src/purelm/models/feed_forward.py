@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import feed_forward_width, is_gated
 from purelm.models.dropout import dropout
 from purelm.models.linear import Linear
-from purelm.models.shapes import feed_forward_width, is_gated
 
 
 @jax.custom_jvp

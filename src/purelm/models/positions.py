@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import rotated_size
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import embedding_initializer
-from purelm.models.shapes import rotated_size
 
 
 def sinusoidal(positions_BT: jax.Array, width: int) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import check_model
 from purelm.errors import UserError
 from purelm.models.attention_forms import softcap
 from purelm.models.cache import Cache
@@ -18,7 +19,6 @@ from purelm.models.dropout import dropout
 from purelm.models.embedding import Embedding, Head
 from purelm.models.norms import Norm
 from purelm.models.positions import LearnedPositions, RelativeBias, sinusoidal
-from purelm.models.shapes import check_model
 from purelm.models.stack import apply_layers, init_layers
 
 

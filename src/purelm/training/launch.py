@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from purelm.config import Config, finalize
+from purelm.config import Config, finalize, steps_of
 from purelm.errors import UserError
 from purelm.runtime import start_jax
 from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, write_start
@@ -58,7 +58,8 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
     training = config.training
     with Checkpoints(folder.checkpoints, keep_last=training.keep_last, keep_best=training.keep_best) as checkpoints:
         restored = checkpoints.restore_latest(engine.shapes())
-        state, step = (engine.init(config.seed), 0) if restored is None else (engine.place(restored.state), restored.step)
+        step = 0 if restored is None else restored.step
+        state = engine.init(config.seed) if restored is None else engine.place(restored.state)
         progress = Progress(first_step=step, num_steps=training.num_steps, quiet=quiet or not primary)
         try:
             for line in start_lines(config, data, engine, step, changes):
@@ -103,6 +104,9 @@ def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> 
              f"{engine.name} on {len(devices)} x {kind}"]
     if peak_flops(kind) is not None:
         lines.append(f"{COUNTING_RULE}; peak of {kind} {peak_flops(kind) / 1e12:.0f} TFLOP/s")
+    if steps_of(config.optimizer.warmup) > training.num_steps:
+        lines.append(f"note: the warm-up of {config.optimizer.warmup} steps is longer than the run, so the learning "
+                     "rate stays below its peak")
     if step:
         lines.append(f"resuming after step {step}")
     return lines + [f"changed since this run began: {change}" for change in changes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from purelm.config import ModelConfig
+from purelm.config.schema import ModelConfig
 from purelm.errors import UserError
 
 
@@ -50,13 +50,13 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
     return [
         (config.head_size is not None or config.width % config.num_heads == 0,
          f"config.model.num_heads={config.num_heads} does not divide config.model.width={config.width}: "
-         "choose a divisor, or set config.model.head_size"),
+         f"choose one of {divisors(config.width)}, or set config.model.head_size"),
         (config.num_heads % num_kv_heads(config) == 0,
          f"config.model.num_kv_heads={config.num_kv_heads} does not divide config.model.num_heads={config.num_heads}: "
-         "choose a divisor"),
+         f"choose one of {divisors(config.num_heads)}"),
         (config.num_layers % config.layer_sharing == 0,
          f"config.model.layer_sharing={config.layer_sharing} does not divide "
-         f"config.model.num_layers={config.num_layers}: choose a divisor"),
+         f"config.model.num_layers={config.num_layers}: choose one of {divisors(config.num_layers)}"),
         (config.positions != "rope" or rotated_size(config) >= 2,
          f"config.model.rope_fraction={config.rope_fraction} of heads of {head_size(config)} leaves no pair to rotate: "
          "make either larger"),
@@ -79,8 +79,12 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raises UserError for a combination of options that cannot be built."""
-    vocabulary_size(config)
+    """Raises UserError for a combination of options that cannot be built, or that can have no effect."""
     for holds, message in _requirements(config):
         if not holds:
             raise UserError(message)
+
+
+def divisors(number: int) -> str:
+    """The divisors of a number, for a message."""
+    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)

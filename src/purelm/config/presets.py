@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from purelm.config import ModelConfig
+from purelm.config.schema import ModelConfig
 from purelm.errors import UserError, did_you_mean
 
 GPT2_SIZES = {
@@ -61,7 +61,7 @@ def llama(size: str = "tiny", **changes: object) -> ModelConfig:
 def nanogpt_cpu(**changes: object) -> ModelConfig:
     """nanoGPT's recipe for a laptop's CPU on Shakespeare's characters (Karpathy 2022, train_shakespeare_char.py)."""
     config = ModelConfig(
-        vocabulary_size=65, context_length=64, num_layers=4, num_heads=4, width=128, feed_forward="gelu",
+        context_length=64, num_layers=4, num_heads=4, width=128, feed_forward="gelu",
         positions="learned", norm="layer_norm", bias=False, tied_embeddings=True, initialization="gpt2",
         initialization_stddev=0.02)
     return dataclasses.replace(config, **changes)
@@ -79,11 +79,12 @@ def purelm_fast(vocabulary_size: int | None = None, **changes: object) -> ModelC
     """The quickest architecture we measured at nanoGPT's CPU size; meant for Muon.
 
     Pre-RMSNorm without scale, normalized embedding, RoPE with a short base, QK-norm (Henry et al. 2020, arXiv
-    2010.04245), SwiGLU (Shazeer 2020, arXiv 2002.05202), two wide heads, outputs and head at zero.
+    2010.04245), SwiGLU (Shazeer 2020, arXiv 2002.05202), two wide heads, outputs and head at
+    zero, the other matrices at half of LeCun's scale (0.5 / sqrt(128)).
     """
     config = ModelConfig(
         vocabulary_size=vocabulary_size, context_length=64, num_layers=4, num_heads=2, width=128,
         feed_forward="swiglu", feed_forward_width=352, positions="rope", rope_base=1000.0, norm="rms_norm",
         norm_place="pre", norm_scale=False, norm_epsilon=1e-6, embedding_norm=True, qk_norm=True, bias=False,
-        tied_embeddings=False, zero_outputs=True, zero_head=True, initialization="lecun", initialization_stddev=1.0)
+        tied_embeddings=False, zero_outputs=True, zero_head=True, initialization="gpt2", initialization_stddev=0.044)
     return dataclasses.replace(config, **changes)
