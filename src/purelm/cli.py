@@ -14,6 +14,7 @@ from purelm.config import Config, from_flag, validate
 from purelm.config.arguments import prepare_arguments
 from purelm.config.describe import field_lines
 from purelm.errors import UserError, did_you_mean
+from purelm.runtime import keep_memory
 
 FLAGS = flags.FLAGS
 EXIT_USER_ERROR = 2
@@ -58,6 +59,7 @@ def run(main: Callable[[], None], usage: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_USER_ERROR)
 
+    keep_memory()
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, usage))
 
 
