@@ -58,7 +58,7 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
     groups = jax.tree_util.tree_map_with_path(
         lambda path, leaf, multiplier: _group(optimizer, rules.path_name(path), multiplier), params_shapes, multipliers)
     parts = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
-    directions = {group: _direction(optimizer, group) for group in set(jax.tree.leaves(groups))}
+    directions = {group: _direction(optimizer, group) for group in sorted(set(jax.tree.leaves(groups)))}
     parts.append(optax.partition(directions, groups))
     if optimizer.weight_decay:
         factors = rules.match_rules(optimizer.decay_rules, params_shapes, "config.optimizer.decay_rules")
