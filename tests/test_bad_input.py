@@ -43,6 +43,20 @@ CASES = [
     ("config that is not Python", TRAIN, ["--config={files}/good.txt", NEW], ["wants a Python file"]),
     ("config with a syntax error", TRAIN, ["--config={files}/broken.py", NEW], ["broken.py:2"]),
     ("config with a wrong field", TRAIN, ["--config={files}/wrong_field.py", NEW], ["wrong_field.py:4", "num_layer"]),
+    ("config that returns no config", TRAIN, ["--config={files}/returns.py", NEW], ["returns.py", "returned dict"]),
+    ("config without get_config", TRAIN, ["--config={files}/empty.py", NEW], ["empty.py", "get_config"]),
+    ("config that imports what is missing", TRAIN, ["--config={files}/imports.py", NEW],
+     ["imports.py:1", "nothing_such"]),
+    ("argument that the config does not take", TRAIN, ["--config={configs}/lm/python_stdlib.py:fast", NEW],
+     ["python_stdlib.py:fast", "leave ':fast' out"]),
+    ("two configs", TRAIN, [*GOOD, "--config={configs}/lm/gpt2.py", NEW], ["given twice", "gpt2.py"]),
+    ("flag without its config file", TRAIN, ["--config", NEW], ["--config: names no file"]),
+    ("JSON config with text for a number", TRAIN, ["--config={files}/wide.json", NEW],
+     ["wide.json", "config.model.width='wide'", "a whole number"]),
+    ("JSON config with half a rule", TRAIN, ["--config={files}/rule.json", NEW], ["rule.json", "decay_rules[0]"]),
+    ("seed beyond 31 bits", TRAIN, [*GOOD, NEW, "--config.seed=3000000000"], ["config.seed", "2147483647"]),
+    ("model beyond the memory", TRAIN, [*GOOD, "--workdir={huge}", "--config.model.width=10000000"],
+     ["out of memory", "--dry_run"]),
     ("no run folder", TRAIN, GOOD, ["--workdir is missing"]),
     ("two lengths", TRAIN, [*GOOD, NEW, "--config.training.num_epochs=1"],
      ["num_steps and num_epochs", "--config.training.num_steps=none"]),
@@ -62,6 +76,7 @@ CASES = [
     ("bad UTF-8", TRAIN, [*GOOD, NEW, "--config.data.path={files}/latin1.txt"], ["latin1.txt", "UTF-8"]),
     ("truncated gzip", TRAIN, [*GOOD, NEW, "--config.data.path={files}/cut.txt.gz"], ["cut.txt.gz"]),
     ("text shorter than a context", TRAIN, [*GOOD, NEW, "--config.data.path={files}/short.txt"], ["context"]),
+    ("device for a file", TRAIN, [*GOOD, NEW, "--config.data.path=/dev/null"], ["/dev/null", "neither a file"]),
     ("empty folder", TRAIN, [*GOOD, NEW, "--config.data.path={files}/nothing"], ["nothing"]),
     ("bad JSON line", TRAIN, [*GOOD, NEW, "--config.data.source=jsonl", "--config.data.path={files}/bad.jsonl"],
      ["bad.jsonl", "2"]),
@@ -93,6 +108,12 @@ CASES = [
     ("run folder of other data", TRAIN, [*GOOD, "--config.data.path={files}/other.txt", "--workdir={run}"],
      ["other data"]),
     ("half a distributed run", TRAIN, [*GOOD, NEW, "--coordinator=localhost:1"], ["--num_processes"]),
+    ("processes without a coordinator", TRAIN, [*GOOD, NEW, "--num_processes=2"], ["--coordinator=host:port"]),
+    ("coordinator without a port", TRAIN,
+     [*GOOD, NEW, "--coordinator=localhost", "--num_processes=1", "--process_id=0"], ["=localhost", "host:port"]),
+    ("process number out of range", TRAIN,
+     [*GOOD, NEW, "--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], ["--process_id=2", "0 to 1"]),
+    ("cluster that is not there", TRAIN, [*GOOD, NEW, "--coordinator=auto"], ["--coordinator=auto", "no cluster"]),
     ("evaluate without a run", EVALUATE, [], ["--workdir is missing"]),
     ("evaluate what is no run", EVALUATE, ["--workdir={files}"], ["config.json"]),
     ("evaluate a folder that is not there", EVALUATE, [NEW], ["no such folder"]),
@@ -147,7 +168,12 @@ def places(tmp_path_factory):
     (files / "bad.jsonl").write_text(json.dumps({"text": text}) + "\n{not json\n")
     (files / "broken.py").write_text("def get_config():\n    return (\n")
     (files / "wrong_field.py").write_text(WRONG_FIELD)
-    names = {"configs": ROOT / "configs", "files": files, "run": root / "run"}
+    (files / "returns.py").write_text("def get_config():\n    return {}\n")
+    (files / "empty.py").write_text("")
+    (files / "imports.py").write_text("import nothing_such\n")
+    (files / "wide.json").write_text(json.dumps({"model": {"width": "wide"}}))
+    (files / "rule.json").write_text(json.dumps({"optimizer": {"decay_rules": [["a"]]}}))
+    names = {"configs": ROOT / "configs", "files": files, "run": root / "run", "huge": root / "huge"}
     done = program(TRAIN, *[a.format(**names) for a in [*GOOD, "--workdir={run}"]])
     assert done.returncode == 0, done.stderr
     for name in ("damaged", "foreign", "bare", "torn"):

@@ -78,3 +78,10 @@ def test_on_a_terminal_there_is_a_bar_and_elsewhere_plain_lines():
     shown = os.read(main, 65536).decode()
     os.close(side), os.close(main)
     assert "4/4" in shown and "loss 1.2500" in shown and "\x1b[" in shown and "a note" in shown
+
+
+def test_ctrl_c_before_training_stops_although_a_callback_would_swallow_it(tmp_path):
+    (tmp_path / "config.py").write_text("import os, signal\nclass Callback:\n    def __del__(self):\n"
+                                        "        os.kill(os.getpid(), signal.SIGINT)\nCallback()\n")
+    done = program("train", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run")
+    assert done.returncode == 130 and done.stderr == "error: interrupted\n"

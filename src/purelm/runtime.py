@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 
+from purelm.errors import UserError
+
 
 def cache_folder() -> pathlib.Path:
     """Where compiled programs and tokenized data are kept: $PURELM_CACHE, else ~/.cache/purelm."""
@@ -21,6 +23,9 @@ def start_jax(*, coordinator: str | None = None, num_processes: int | None = Non
       coordinator: host:port of process 0; None is a single process, "auto" asks the cluster (TPU pods, Slurm).
       num_processes: how many processes there are, where `coordinator` is an address.
       process_id: this one's number, from 0.
+
+    Raises:
+      UserError: "auto" where there is no cluster.
     """
     import jax
 
@@ -28,7 +33,11 @@ def start_jax(*, coordinator: str | None = None, num_processes: int | None = Non
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if coordinator == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise UserError(f"--coordinator=auto: no cluster was found ({error}); give host:port with --num_processes "
+                            "and --process_id") from error
     elif coordinator is not None:
         jax.distributed.initialize(coordinator, num_processes, process_id)
 

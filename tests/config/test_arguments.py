@@ -1,5 +1,6 @@
 import pytest
 
+from purelm.config import config_file as loader
 from purelm.config.arguments import prepare_arguments
 from purelm.errors import UserError
 
@@ -16,9 +17,9 @@ def test_none_is_taken_out_and_whole_numbers_are_written_out(config_file):
                  "--config.training.num_steps=none", "--config.optimizer.learning_rate=1e-3", "--workdir=none",
                  "--noconfig.model.bias", "--", "--config.x=none"]
     kept, to_none = prepare_arguments(arguments)
-    assert kept == ["train.py", f"--config={config_file}:cpu", "--config.training.num_tokens=1000000000",
-                    "--config.optimizer.learning_rate=1e-3", "--workdir=none", "--noconfig.model.bias", "--",
-                    "--config.x=none"]
+    assert kept == ["train.py", f"--config={loader.__file__}:{config_file}:cpu",
+                    "--config.training.num_tokens=1000000000", "--config.optimizer.learning_rate=1e-3",
+                    "--workdir=none", "--noconfig.model.bias", "--", "--config.x=none"]
     assert to_none == [("training", "num_steps")]
 
 
@@ -43,7 +44,13 @@ def test_a_missing_config_file_suggests_its_neighbor(config_file):
         prepare_arguments(["train.py", f"--config={config_file.parent}/my_confg.py"])
 
 
-def test_a_json_config_goes_through_the_json_reader(tmp_path):
+@pytest.mark.parametrize("flag", [["--config={}"], ["--config", "{}"], ["-config", "{}"]])
+def test_a_config_goes_through_our_own_loader_however_it_is_written(tmp_path, flag):
     (tmp_path / "config.json").write_text("{}")
-    kept, _ = prepare_arguments(["train.py", f"--config={tmp_path}/config.json"])
-    assert kept[1].endswith(f"from_json.py:{tmp_path}/config.json")
+    kept, _ = prepare_arguments(["train.py", *(part.format(tmp_path / "config.json") for part in flag)])
+    assert kept == ["train.py", f"--config={loader.__file__}:{tmp_path}/config.json"]
+
+
+def test_two_config_files_are_refused(config_file):
+    with pytest.raises(UserError, match="given twice"):
+        prepare_arguments(["train.py", f"--config={config_file}", f"--config={config_file}"])

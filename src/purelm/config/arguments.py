@@ -7,7 +7,7 @@ import pathlib
 import re
 import typing
 
-from purelm.config import from_json
+from purelm.config import config_file
 from purelm.config.schema import Config
 from purelm.errors import UserError, did_you_mean
 
@@ -18,17 +18,24 @@ _FILE = re.compile(r"--?config=(.*)", re.DOTALL)
 def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """(arguments for absl, fields to set to None afterwards as (section, name); section "" is the top).
 
-    A JSON config is routed through from_json, `=none` is taken out, and 1e6 is written out for whole numbers.
+    The config file is loaded through the module config_file, `=none` is taken out, and 1e6 is written out for whole
+    numbers.
 
     Raises:
-      UserError: a config file that does not exist, or a field that does not ("did you mean").
+      UserError: a config file that does not exist, or two, or a field that does not ("did you mean").
     """
-    kept, to_none = [], []
+    kept, to_none, files = [], [], []
+    arguments = _joined(arguments)
     for position, argument in enumerate(arguments):
         if argument == "--":
             return kept + arguments[position:], to_none
+        if argument in ("--config", "-config"):
+            raise UserError("--config: names no file; give one, such as --config=configs/lm/shakespeare_char.py")
         if match := _FILE.fullmatch(argument):
-            kept.append(f"--config={config_file(match[1])}")
+            files.append(match[1])
+            if len(files) > 1:
+                raise UserError(f"--config is given twice, as {files[0]} and {files[1]}; give one")
+            kept.append(f"--config={config_file.__file__}:{checked_file(match[1])}")
         elif match := _OVERRIDE.fullmatch(argument):
             section, name, hint = _find(match[2])
             if match[3] is not None and match[3].lower() in ("none", "null"):
@@ -42,16 +49,25 @@ def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, 
     return kept, to_none
 
 
-def config_file(value: str) -> str:
-    """`file.py[:argument]` or a JSON file, checked to exist, as ml_collections wants it."""
+def _joined(arguments: list[str]) -> list[str]:
+    """`--config file` as `--config=file`, so that it is seen below; ml_collections wants fields with "=" already."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--config", "-config") and not argument.startswith("-"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def checked_file(value: str) -> str:
+    """`file.py[:argument]` or a JSON file, which exists."""
     path = value.split(":", 1)[0]
     if not pathlib.Path(path).is_file():
         folder = pathlib.Path(path).parent
         near = [str(p) for p in sorted(folder.glob("*.py"))] if folder.is_dir() else []
         raise UserError(f"--config={value}: no file {path}{did_you_mean(path, near)}")
-    if path.endswith(".json"):
-        return f"{from_json.__file__}:{path}"
-    if not path.endswith(".py"):
+    if not path.endswith((".py", ".json")):
         raise UserError(f"--config={value}: wants a Python file with get_config(), or a run's config.json")
     return value
 

@@ -173,7 +173,7 @@ class ParallelConfig:
 class Config:
     """A whole run."""
 
-    seed: int = knob(0, "of initial values, data order and dropout", minimum=0)
+    seed: int = knob(0, "of initial values, data order and dropout", minimum=0, maximum=2**31 - 1)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

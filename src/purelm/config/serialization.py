@@ -10,6 +10,7 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from purelm.config.schema import Config
+from purelm.config.validate import check_fields
 from purelm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -59,8 +60,14 @@ def load_json(path: str | pathlib.Path) -> Config:
 
 
 def as_flag(config: Config) -> ml_collections.ConfigDict:
-    """The mutable, typed ConfigDict that the absl flag holds; a config file's get_config returns it."""
+    """The mutable, typed ConfigDict that the absl flag holds; a config file's get_config returns it.
+
+    Raises:
+      UserError: a field of another type than declared, or out of its bounds.
+    """
     from ml_collections import config_dict
+
+    check_fields(from_dict(dataclasses.asdict(config)))
 
     def convert(section: Any) -> config_dict.ConfigDict:
         result = config_dict.ConfigDict()
@@ -97,9 +104,15 @@ def _coerce(value: Any, hint: Any) -> Any:
     if plain is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
         return tuple(_coerce(part, item) if not isinstance(part, (list, tuple)) else
-                     tuple(_coerce(p, h) for p, h in zip(part, typing.get_args(item), strict=True)) for part in value)
+                     _coerce_items(part, typing.get_args(item)) for part in value)
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if plain is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return value
+
+
+def _coerce_items(values: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(values) != len(hints):
+        return tuple(values)  # For check_fields to name.
+    return tuple(_coerce(value, hint) for value, hint in zip(values, hints))

@@ -22,7 +22,7 @@ def validate(config: Config) -> Config:
     Raises:
       UserError: one line that names the first field that is wrong, and what would be right.
     """
-    _check_fields(config, "config")
+    check_fields(config)
     check_model(config.model)
     _check_training(config.training)
     _check_parallel(config)
@@ -88,12 +88,13 @@ def _num_steps(training: TrainingConfig, *, tokens_per_step: int, tokens_per_epo
                               num_steps=None)
 
 
-def _check_fields(section: Any, where: str) -> None:
+def check_fields(section: Any, where: str = "config") -> None:
+    """Raises UserError for the first field of another type than declared, or out of its bounds."""
     hints = typing.get_type_hints(type(section))
     for field in dataclasses.fields(section):
         value, path = getattr(section, field.name), f"{where}.{field.name}"
         if dataclasses.is_dataclass(hints[field.name]):
-            _check_fields(value, path)
+            check_fields(value, path)
         else:
             _check_type(value, hints[field.name], path)
             _check_bounds(value, field.metadata, path)

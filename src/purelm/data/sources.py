@@ -149,6 +149,9 @@ def find_files(path: str, kind: str) -> list[SourceFile]:
     path = os.path.expanduser(path)
     if os.path.isdir(path):
         return _folder_files(path, kind)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"config.data.path={path}: neither a file nor a folder (a pipe or a device); write the text "
+                        "to a file first, as it is read more than once")
     if os.path.exists(path):
         return [SourceFile(path, os.path.basename(path), None, _file_kind(path, kind))]
     if glob.has_magic(path):

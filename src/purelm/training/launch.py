@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+
 from purelm.config import Config, finalize, steps_of
 from purelm.errors import UserError
 from purelm.runtime import start_jax
@@ -25,8 +28,7 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
     """
     if not workdir:
         raise UserError("--workdir is missing; give the folder to train in, such as --workdir=runs/a")
-    if (coordinator is not None and coordinator != "auto") and (num_processes is None or process_id is None):
-        raise UserError("--coordinator: give --num_processes and --process_id too, or --coordinator=auto")
+    _check_processes(coordinator, num_processes, process_id)
     folder, is_new = check_workdir(workdir)
     try:
         data, config = prepare_run(config, folder)
@@ -37,9 +39,34 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
         engine = make_engine(config)
     except UserError:
         if is_new:
-            folder.path.rmdir()
+            with contextlib.suppress(OSError):  # Another process may have begun to write there.
+                folder.path.rmdir()
         raise
-    return _train(config, data, folder, engine, changes, quiet)
+    import jax
+
+    try:
+        return _train(config, data, folder, engine, changes, quiet)
+    except jax.errors.JaxRuntimeError as error:
+        if "out of memory" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(f"out of memory ({str(error).splitlines()[0]}); --dry_run says what is needed; make "
+                        "config.model or config.training.batch_size smaller, or raise "
+                        "config.training.accumulation_steps") from error
+
+
+def _check_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    if coordinator is None or coordinator == "auto":
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id: give --coordinator=host:port with them, and "
+                            "--coordinator=auto or none without")
+        return
+    if num_processes is None or process_id is None:
+        raise UserError("--coordinator: give --num_processes and --process_id too, or --coordinator=auto")
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator}: wants host:port of process 0, such as localhost:1234, or auto")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id={process_id}: must be 0 to {num_processes - 1} where --num_processes is "
+                        f"{num_processes}")
 
 
 def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], quiet: bool):

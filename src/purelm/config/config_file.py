@@ -1,0 +1,71 @@
+"""What `--config=FILE` names, a Python config file or a run's config.json, loaded with errors that name that file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from purelm.config.schema import Config
+from purelm.config.serialization import as_flag, load_json
+from purelm.errors import UserError
+
+
+def get_config(value: str) -> Any:
+    """The ConfigDict of `file.py[:argument]` or `file.json`.
+
+    Raises:
+      UserError: whatever is wrong with the file, which is named, with the line where there is one.
+    """
+    path, *argument = value.split(":", 1)
+    if path.endswith(".json"):
+        return _returned(path, lambda: load_json(path))
+    get = getattr(_load(path), "get_config", None)
+    if get is None:
+        raise UserError(f"{path}: has no function get_config(); a config file returns as_flag(Config(...)) from it")
+    try:
+        inspect.signature(get).bind(*argument)
+    except TypeError:
+        names = ", ".join(inspect.signature(get).parameters)
+        wants = f"does not take one; leave ':{argument[0]}' out" if argument else "wants one: --config=file.py:..."
+        raise UserError(f"--config={value}: argument after the colon: get_config({names}) there {wants}") from None
+    return _returned(path, lambda: get(*argument))
+
+
+def _load(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("purelm_config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{error.filename or path}:{error.lineno or 1}: {error.msg}") from error
+    except Exception as error:  # A config file is the user's own program: any exception of it is named, with its line.
+        raise UserError(_described(error, path)) from error
+    return module
+
+
+def _returned(path: str, get: Callable[[], Any]) -> Any:
+    from ml_collections import ConfigDict
+
+    try:
+        config = get()
+        config = as_flag(config) if isinstance(config, Config) else config
+    except UserError as error:
+        raise UserError(str(error) if path in str(error) else f"{path}: {error}") from error
+    except Exception as error:  # As above.
+        raise UserError(_described(error, path)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() returned {type(config).__name__}; return as_flag(Config(...))")
+    return config
+
+
+def _described(error: Exception, path: str) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+             if os.path.abspath(frame.filename) == os.path.abspath(path)]
+    return f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}"
