@@ -70,7 +70,8 @@ def test_on_a_terminal_there_is_a_bar_and_elsewhere_plain_lines():
             "for i in range(1, 5): p.advance(i); p.log(i, loss=1.25, tokens_per_second=10.0)\n"
             "p.note('a note'); p.close()")
     plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stderr
-    assert plain.splitlines()[-2:] == ["step 4/4  loss 1.2500  10 tokens/s  0:00 left", "a note"] and "\x1b" not in plain
+    assert plain.splitlines()[-2:] == ["step 4/4  loss 1.2500  10 tokens/s  0:00 left", "a note"]
+    assert "\x1b" not in plain
     main, side = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], stderr=side, env={**os.environ, "TERM": "xterm"})
     process.wait(60)
