@@ -213,3 +213,14 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(name, program_name, argument
 def test_an_unwritable_run_folder_is_named(places):
     done = program(TRAIN, *[a.format(**places) for a in [*GOOD, "--workdir=/proc/run"]])
     assert done.returncode == 2 and "--workdir=/proc/run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_second_training_in_the_same_folder_is_refused(places):
+    from purelm.training.run_folder import RunFolder, held
+
+    pytest.importorskip("fcntl")
+    before = listing(places["run"])
+    with held(RunFolder(places["run"])):
+        done = program(TRAIN, *[a.format(**places) for a in [*GOOD, "--workdir={run}"]])
+    assert done.returncode == 2 and "another training" in done.stderr and "Traceback" not in done.stderr
+    assert listing(places["run"]) == before

@@ -175,3 +175,12 @@ def test_a_finished_run_has_nothing_left_to_do(unbroken, command):
     done = subprocess.run([*command, f"--workdir={unbroken}"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "nothing left to do" in done.stderr
     assert (unbroken / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_first_step_of_a_start_which_is_compilation_counts_in_no_speed(text_file, tmp_path):
+    from purelm.training.launch import launch
+
+    launch(tiny_config(text_file, num_steps=3, log_every="1"), str(tmp_path / "run"), quiet=True)
+    found = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    speeds = [row["tokens_per_second"] for row in found if row["split"] == "train"]
+    assert speeds[0] is None and all(speed > 0 for speed in speeds[1:]) and len(speeds) == 3

@@ -5,7 +5,15 @@ import pytest
 
 from purelm.config import Config, DataConfig, ModelConfig, TrainingConfig, finalize
 from purelm.errors import UserError
-from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, open_run, write_atomically, write_start
+from purelm.training.run_folder import (
+    RunFolder,
+    check_same_run,
+    check_workdir,
+    held,
+    open_run,
+    write_atomically,
+    write_start,
+)
 
 CONFIG = finalize(Config(training=TrainingConfig(num_steps=100)), vocabulary_size=65, tokens_per_epoch=10**6)
 DATA = {"source": "text", "splits": {"train": {"tokens": 5}}}
@@ -66,6 +74,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(folder, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(UserError, match="No space left"):
         write_atomically(folder.config, "x" * 10)
+    with monkeypatch.context() as read_only, pytest.raises(UserError, match="No space left"):
+        read_only.setattr("pathlib.Path.unlink", full)  # On a read-only disk, what was not written cannot be removed.
+        write_atomically(folder.config, "x" * 10)
     assert folder.config.read_bytes() == before
     assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "run.json"]
 
@@ -73,3 +84,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(folder, monkeypatch):
 def test_model_config_of_a_run_is_finalized(folder):
     assert open_run(str(folder.path))[1].model == dataclasses.replace(
         ModelConfig(), vocabulary_size=65, num_kv_heads=4, head_size=32, feed_forward_width=512)
+
+
+def test_a_folder_is_held_by_one_training_and_free_after_it(folder):
+    pytest.importorskip("fcntl")
+    before = sorted(folder.path.iterdir())
+    for _ in range(2):
+        with held(folder):
+            with pytest.raises(UserError, match="another training is writing there"):
+                with held(folder):
+                    pass
+    assert sorted(folder.path.iterdir()) == before

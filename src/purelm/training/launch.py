@@ -8,7 +8,7 @@ import re
 from purelm.config import Config, finalize, steps_of
 from purelm.errors import UserError
 from purelm.runtime import start_jax
-from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, write_start
+from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, held, write_start
 
 
 def launch(config: Config, workdir: str | None, *, coordinator: str | None = None, num_processes: int | None = None,
@@ -45,7 +45,8 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
     import jax
 
     try:
-        return _train(config, data, folder, engine, changes, quiet)
+        with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
+            return _train(config, data, folder, engine, changes, quiet)
     except jax.errors.JaxRuntimeError as error:
         if "out of memory" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
             raise

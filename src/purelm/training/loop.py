@@ -130,6 +130,7 @@ class _Run:
         self.flops_per_token = flops_per_token(config.model, config.model.context_length)
         self.writer: MetricsWriter | None = None
         self.best = float("inf")
+        self.untimed_step: int | None = None  # The first of a start: its time is compilation.
 
     def train(self, state: Any, step: int, stop: StopRequest) -> Outcome:
         if self.primary:
@@ -139,7 +140,10 @@ class _Run:
         if step >= self.num_steps:
             self.progress.note(f"nothing left to do: step {step} of {self.num_steps} is done")
             return Outcome(step, None)
+        if self.writer is not None:
+            self.writer.preload()
         interval, started, saved = _Interval(), time.monotonic(), step
+        self.untimed_step = step + 1
         for step, batch in zip(range(step + 1, self.num_steps + 1), self._batches(step)):  # noqa: B020
             state, sums = self.engine.train_step(state, batch)
             if step % self.log_every == 1 % self.log_every and interval.sums:
@@ -193,9 +197,11 @@ class _Run:
             if not float(sums["finite"]):
                 self._stop_on_nan(step)
         total = {name: sum(float(sums[name]) for _, sums in steps) for name in steps[0][1]}
-        step, speed = steps[-1][0], total["weight"] / seconds if seconds else float("nan")
+        timed = sum(float(sums["weight"]) for number, sums in steps if number != self.untimed_step)
+        step, speed = steps[-1][0], timed / seconds if timed and seconds else None
         devices = jax.devices()
-        utilization = model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices))
+        utilization = (None if speed is None else
+                       model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices)))
         row = {"loss": total["cross_entropy"] / total["weight"], "accuracy": total["correct"] / total["weight"],
                "objective": total["loss"] / total["weight"], "gradient_norm": float(steps[-1][1]["gradient_norm"]),
                "learning_rate": float(learning_rate_at(self.config, step - 1)), "tokens_per_second": speed}

@@ -23,9 +23,10 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def log(self, step: int, *, loss: float, tokens_per_second: float, extra: str = "") -> None:
-        """Shows a log point."""
-        text = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s{extra}"
+    def log(self, step: int, *, loss: float, tokens_per_second: float | None, extra: str = "") -> None:
+        """Shows a log point; no speed where there was none to measure."""
+        speed = "" if tokens_per_second is None else f"  {tokens_per_second:,.0f} tokens/s"
+        text = f"loss {loss:.4f}{speed}{extra}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, status=text)
         elif not self._quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -12,6 +13,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from purelm.config import Config, load_json, to_json
@@ -95,6 +97,33 @@ def check_workdir(workdir: str) -> tuple[RunFolder, bool]:
     return folder, is_new
 
 
+@contextlib.contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """Keeps other trainings out of the folder; the system lets go of it however this process ends.
+
+    Raises:
+      UserError: another training holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Not on this system.
+        yield
+        return
+    descriptor = os.open(folder.path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"--workdir={folder.path}: another training is writing there; wait for it or stop it, or give "
+                        "another folder") from None
+    except OSError:  # A file system without locks.
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def check_same_run(folder: RunFolder, config: Config) -> list[str]:
     """One line for each field that changed since the run began, all of which may.
 
@@ -166,7 +195,8 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
