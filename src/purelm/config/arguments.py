@@ -22,7 +22,8 @@ def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, 
     numbers.
 
     Raises:
-      UserError: a config file that does not exist, or two, or a field that does not ("did you mean").
+      UserError: a config file that does not exist, or two, or one after a change of its fields, or a field that does
+        not exist ("did you mean").
     """
     kept, to_none, files = [], [], []
     arguments = _joined(arguments)
@@ -44,6 +45,8 @@ def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, 
                 to_none.append((section, name))
             else:
                 kept.append(_whole_number(argument, match[3], hint))
+            if not files:
+                raise UserError(f"{argument}: no --config=FILE stands before it; give the file first")
         else:
             kept.append(argument)
     return kept, to_none
