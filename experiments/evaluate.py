@@ -18,7 +18,7 @@ The last line printed is one JSON object, which is also written to evaluation.js
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run that train.py wrote")
 SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "what to evaluate on")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best (by validation loss) or a step")
-DATA_PATH = flags.DEFINE_string("data_path", None, "other data than the run's: file, glob or folder")
+DATA_PATH = flags.DEFINE_string("data_path", None, "other data: a file or glob, scored whole, or a folder")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "windows at once; the run's own if not given", lower_bound=1)
 COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of gzip -9 and xz -9 on that text too")
 

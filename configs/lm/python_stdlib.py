@@ -17,5 +17,5 @@ def get_config():
         optimizer=OptimizerConfig(name="muon", learning_rate=0.0135, schedule="wsd", warmup="5", decay="80%", beta1=0.8,
                                   beta2=0.95, momentum=0.9, nesterov=True, adam_learning_rate=0.015,
                                   learning_rate_rules=(("embedding/embedding", 0.088), (".*", 1.0))),
-        training=TrainingConfig(num_steps=1000, batch_size=8, log_every="20", evaluate_every="250",
-                                checkpoint_every="250", evaluate_batches=20)))
+        training=TrainingConfig(num_steps=1600, batch_size=8, log_every="20", evaluate_every="400",
+                                checkpoint_every="400", evaluate_batches=20)))

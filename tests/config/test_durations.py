@@ -8,7 +8,8 @@ RUN = {"tokens_per_step": 1000, "tokens_per_epoch": 50_000, "num_steps": 200}
 
 @pytest.mark.parametrize("text, steps", [
     ("100", 100), ("100 steps", 100), ("1e3", 1000), ("2 epochs", 100), ("0.5epochs", 25), ("1 epoch", 50),
-    ("1e6 tokens", 1000), ("1001 tokens", 2), ("5%", 10), ("0.1 percent", 1), ("0", 0),
+    ("1e6 tokens", 1000), ("1001 tokens", 2), ("5%", 10), ("7%", 14), ("14%", 28), ("55%", 110),
+    ("0.1 percent", 1), ("0", 0),
 ])
 def test_each_unit_becomes_steps(text, steps):
     assert to_steps(*parse_duration(text, "here"), **RUN) == steps

@@ -5,7 +5,7 @@ import pytest
 
 from purelm.config import Config, DataConfig, ModelConfig
 from purelm.data.packing import TokenSplit, epoch_offset, gather_windows, window_start
-from purelm.data.pipeline import evaluation_batches, training_batches, window_numbers
+from purelm.data.pipeline import batch_starts, evaluation_batches, training_batches
 from purelm.errors import UserError
 
 T = 8
@@ -139,10 +139,11 @@ def test_any_offset_fits_the_shortest_splits(num_tokens):
     batches(split, make_config(), 20)
 
 
-def test_window_numbers_are_those_of_the_batch():
-    split, config = make_split(), make_config(window_offset="fixed")
+@pytest.mark.parametrize("window_offset", ["fixed", "random"])
+def test_batch_starts_are_where_the_batch_was_cut(window_offset):
+    split, config = make_split(), make_config(window_offset=window_offset)
     for step, batch in enumerate(batches(split, config, 14)):
-        assert [number * T for number in window_numbers(split, config, 4, step)] == batch["tokens"][:, 0].tolist()
+        assert split.tokens[batch_starts(split, config, 4, step)].tolist() == batch["tokens"][:, 0].tolist()
 
 
 def test_mistakes_are_named():

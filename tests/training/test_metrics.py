@@ -61,6 +61,7 @@ def test_peaks_are_looked_up_by_the_longest_name():
     assert peak_flops("NVIDIA H100 PCIe") == 756e12
     assert peak_flops("TPU v5 lite") == 197e12
     assert peak_flops("TPU v5p") == peak_flops("TPU v5") == 459e12
+    assert (peak_flops("NVIDIA L4"), peak_flops("NVIDIA L40S"), peak_flops("NVIDIA L400")) == (121e12, 362e12, None)
     assert peak_flops("cpu") is None
     assert model_flops_utilization(1e6, 1e9, "NVIDIA A100-SXM4-80GB", 8) == pytest.approx(1e15 / (8 * 312e12))
     assert model_flops_utilization(1e6, 1e9, "cpu", 8) is None

@@ -7,6 +7,7 @@ from purelm.config import Config, DataConfig, ModelConfig, TrainingConfig, final
 from purelm.errors import UserError
 from purelm.training.run_folder import (
     RunFolder,
+    check_same_data,
     check_same_run,
     check_workdir,
     held,
@@ -55,7 +56,8 @@ def test_another_experiment_is_refused(folder, change, field):
 def test_other_data_is_refused_and_nothing_is_rewritten(folder):
     before = folder.record.read_bytes()
     with pytest.raises(UserError, match=r"other data \(splits.train.tokens: 5 -> 6\)"):
-        write_start(folder, CONFIG, {"source": "text", "splits": {"train": {"tokens": 6}}}, [])
+        check_same_data(folder, {"source": "text", "splits": {"train": {"tokens": 6}}})
+    check_same_data(folder, DATA)
     assert folder.record.read_bytes() == before
 
 

@@ -30,7 +30,7 @@ def to_steps(amount: float, unit: str, *, tokens_per_step: int, tokens_per_epoch
     """A duration in steps, rounded up so that a positive duration is at least one step."""
     if unit == "%":
         assert num_steps is not None
-        return math.ceil(amount / 100 * num_steps)
+        return math.ceil(amount * num_steps / 100)
     if unit == "steps":
         return int(amount)
     tokens = amount * tokens_per_epoch if unit == "epochs" else amount

@@ -24,6 +24,7 @@ from typing import Any
 
 from purelm.data.tokenizers import Tokenizer, load_tokenizer
 from purelm.errors import UserError
+from purelm.runtime import cache_folder
 
 _logger = logging.getLogger("purelm")
 _BUILDING = "building-"
@@ -32,8 +33,8 @@ _STALE_SECONDS = 24 * 3600
 
 
 def cache_root(cache_dir: str | None) -> str:
-    """`cache_dir`, else $PURELM_CACHE, else ~/.cache/purelm."""
-    return os.path.expanduser(cache_dir or os.environ.get("PURELM_CACHE") or "~/.cache/purelm")
+    """`cache_dir`, else the process's (`runtime.cache_folder`)."""
+    return os.path.expanduser(cache_dir) if cache_dir else str(cache_folder())
 
 
 def hash_key(content: Any) -> str:

@@ -8,7 +8,7 @@ process p of P has every P-th of them from p. So the state of the iterator is th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,15 +22,24 @@ if TYPE_CHECKING:
 _ENDLESS = 1 << 60
 
 
-def _window_order(split: TokenSplit, config: Config) -> grain.MapDataset[int]:
-    """Window numbers without end: all of an epoch's in shuffled order, then the next epoch's in another order."""
+def _window_starts(split: TokenSplit, config: Config) -> grain.MapDataset[int]:
+    """First tokens of windows without end: all of an epoch's in shuffled order, then the next epoch's in another."""
     import grain
-    num_windows = split.num_windows(config.model.context_length)
+    context_length, num_windows = config.model.context_length, split.num_windows(config.model.context_length)
     if num_windows < 1:
         raise UserError(f"the {split.name} split has {split.num_tokens} tokens, fewer than one window of "
-                        f"{config.model.context_length} + 1; give more text or a smaller model.context_length")
+                        f"{context_length} + 1; give more text or a smaller model.context_length")
+    offsets: dict[int, int] = {}
+
+    def start(position: int, window: int) -> int:
+        epoch = position // num_windows
+        if epoch not in offsets:
+            offsets[epoch] = epoch_offset(config.seed, epoch, context_length, config.data.window_offset)
+        return window_start(split, context_length, window, offsets[epoch])
+
     # Grain's endless repeat() has length sys.maxsize, which overflows when a batch of one rounds it up.
-    return grain.MapDataset.range(num_windows).seed(config.seed).shuffle().repeat(_ENDLESS // num_windows)
+    order = grain.MapDataset.range(num_windows).seed(config.seed).shuffle().repeat(_ENDLESS // num_windows)
+    return order.map_with_index(start)
 
 
 def training_batches(split: TokenSplit, *, config: Config, batch_size: int, start_step: int, process_index: int = 0,
@@ -42,28 +51,20 @@ def training_batches(split: TokenSplit, *, config: Config, batch_size: int, star
     """
     import grain
     rows = _local_rows(batch_size, process_count)
-    context_length, num_windows = config.model.context_length, split.num_windows(config.model.context_length)
-    offsets: dict[int, int] = {}
-
-    def start(position: int, window: int) -> int:
-        epoch = position // num_windows
-        if epoch not in offsets:
-            offsets[epoch] = epoch_offset(config.seed, epoch, context_length, config.data.window_offset)
-        return window_start(split, context_length, window, offsets[epoch])
 
     def batch(starts: list[int]) -> Batch:
-        return gather_windows(split, starts, context_length, config.data.packing)
+        return gather_windows(split, starts, config.model.context_length, config.data.packing)
 
-    order = _window_order(split, config).map_with_index(start)[process_index::process_count]
+    starts = _window_starts(split, config)[process_index::process_count]
     # num_threads=0: a batch takes less than a thread's hand-over, and the device works while the next is made.
-    return iter(order.batch(rows, batch_fn=batch)[start_step:].to_iter_dataset(
+    return iter(starts.batch(rows, batch_fn=batch)[start_step:].to_iter_dataset(
         grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
-def window_numbers(split: TokenSplit, config: Config, batch_size: int, step: int) -> list[int]:
-    """The windows of the global batch of `step`, in its order, for a report of the batch at fault."""
-    order = _window_order(split, config)
-    return [int(order[position]) for position in range(step * batch_size, (step + 1) * batch_size)]
+def batch_starts(split: TokenSplit, config: Config, batch_size: int, step: int) -> list[int]:
+    """Where in the split's tokens the windows of the global batch of `step` begin, for a report of that batch."""
+    starts = _window_starts(split, config)
+    return [int(starts[position]) for position in range(step * batch_size, (step + 1) * batch_size)]
 
 
 def evaluation_batches(split: TokenSplit, *, context_length: int, packing: str, batch_size: int,
@@ -83,11 +84,3 @@ def _local_rows(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} is no multiple of the {process_count} processes")
     return batch_size // process_count
-
-
-def shapes(config: Config, rows: int) -> dict[str, Any]:
-    """(shape, dtype) of a batch with so many rows, for compiling before data is there."""
-    shape = (rows, config.model.context_length)
-    kinds = {"tokens": np.int32, "targets": np.int32, "weights": np.float32, "segments": np.int32,
-             "positions": np.int32}
-    return {name: (shape, np.dtype(kind)) for name, kind in kinds.items()}

@@ -215,7 +215,7 @@ def _open(config: Config, cache: Cache, key: str, meta: dict[str, Any], tokenize
     if splits["train"].num_tokens < context_length + 1:
         raise UserError(f"{source.label}: the train split has {splits['train'].num_tokens:,} tokens, fewer than one "
                         f"window of {context_length:,} + 1; give more text or a smaller model.context_length")
-    fingerprint = {"source": {"name": source.label, **_summary(identity)}, "cleaning": meta["cleaning"],
+    fingerprint = {"source": _summary(identity), "cleaning": meta["cleaning"],
                    "splits": meta["splits"], "tokenizer": tokenizer.fingerprint, "key": key}
     return PreparedData(tokenizer, splits, fingerprint, context_length)
 

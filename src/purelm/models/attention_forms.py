@@ -80,7 +80,8 @@ def library_attention(
         bias=None if context.bias_BNTS is None else context.bias_BNTS.astype(query_BTNH.dtype),
         mask=None if by_flag else context.mask_BTS[:, None],
         scale=attention_scale(config),
-        is_causal=by_flag,
+        # With a mask too, cuDNN skips what lies above the diagonal.
+        is_causal=by_flag or context.implementation == "cudnn",
         local_window_size=(window - 1, 0) if by_flag and window is not None else None,
         implementation=context.implementation,
     )

@@ -25,6 +25,8 @@ def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tok
     if implementation == "cudnn":
         if platform != "gpu":
             return f"it needs a GPU, not {platform}"
+        if not _is_ampere_or_newer():
+            return "it needs a GPU of compute capability 8.0 (Ampere) or above"
         if config.compute_dtype != "bfloat16":
             return "it needs config.model.compute_dtype=bfloat16"
         if head_size(config) % 8 or head_size(config) > 128:
@@ -41,6 +43,11 @@ def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tok
         if num_tokens % 128:
             return f"{num_tokens} tokens are not a multiple of 128"
     return None
+
+
+def _is_ampere_or_newer() -> bool:
+    device = jax.devices()[0]
+    return not hasattr(device, "compute_capability") or float(device.compute_capability) >= 8.0
 
 
 def choose_implementation(config: ModelConfig, *, num_tokens: int, cached: bool, collect: bool, training: bool) -> str:

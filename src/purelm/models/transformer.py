@@ -17,6 +17,7 @@ from purelm.models.choice import choose_implementation
 from purelm.models.context import AttentionContext, attention_context
 from purelm.models.dropout import dropout
 from purelm.models.embedding import Embedding, Head
+from purelm.models.head import head_logits
 from purelm.models.norms import Norm
 from purelm.models.positions import LearnedPositions, RelativeBias, sinusoidal
 from purelm.models.stack import apply_layers, init_layers
@@ -72,9 +73,7 @@ class Transformer(nn.Module):
         x_BTD = output.logits_BTV
         # A tied table is contracted as it lies: transposed first, XLA's CPU backend copies it at each decoded token.
         matrix, axis = (self.embedding.table(), 1) if self.config.tied_embeddings else (self.head(), 0)
-        logits = jax.lax.dot_general(
-            x_BTD.reshape(-1, x_BTD.shape[-1]), matrix.astype(x_BTD.dtype), (((1,), (axis,)), ((), ())),
-            preferred_element_type=jnp.float32)
+        logits = head_logits(x_BTD.reshape(-1, x_BTD.shape[-1]), matrix.astype(x_BTD.dtype), axis)
         logits_BTV = softcap(logits, self.config.logits_softcap).reshape(*tokens_BT.shape, -1)
         return output._replace(logits_BTV=logits_BTV)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-# Dense bfloat16 FLOP/s of one device, from the makers' data sheets, by the start of jax's device_kind.
-# A device of jax's TPU v2 and v3 is one core, half a chip.
+# Dense bfloat16 FLOP/s of one device (V100, T4: float16, they have no bfloat16), from the makers' data sheets, by the
+# first words of jax's device_kind. A device of jax's TPU v2 and v3 is one core, half a chip.
 PEAK_FLOPS = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
     "NVIDIA B200": 2250e12,
     "Tesla V100": 125e12,
     "Tesla T4": 65e12,
     "TPU v2": 22.5e12,
     "TPU v3": 61.5e12,
     "TPU v4": 275e12,
+    "TPU v4 lite": 138e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
     "TPU v5p": 459e12,
@@ -31,7 +34,7 @@ COUNTING_RULE = ("MFU = tokens/s x FLOPs a token / (devices x dense bfloat16 pea
 
 def peak_flops(device_kind: str) -> float | None:
     """The peak of one device, or None for one not in the table (a CPU, say). The longest matching name counts."""
-    names = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
+    names = [name for name in PEAK_FLOPS if device_kind == name or device_kind.startswith((f"{name} ", f"{name}-"))]
     return PEAK_FLOPS[max(names, key=len)] if names else None
 
 

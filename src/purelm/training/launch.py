@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import zlib
+
+import numpy as np
 
 from purelm.config import Config, finalize, steps_of
 from purelm.errors import UserError
 from purelm.runtime import start_jax
-from purelm.training.run_folder import RunFolder, check_same_run, check_workdir, held, write_start
+from purelm.training.run_folder import RunFolder, check_same_data, check_same_run, check_workdir, held, write_start
 
 
 def launch(config: Config, workdir: str | None, *, coordinator: str | None = None, num_processes: int | None = None,
@@ -29,18 +33,20 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
     if not workdir:
         raise UserError("--workdir is missing; give the folder to train in, such as --workdir=runs/a")
     _check_processes(coordinator, num_processes, process_id)
-    folder, is_new = check_workdir(workdir)
+    folder, made = check_workdir(workdir)
     try:
         data, config = prepare_run(config, folder)
         changes = check_same_run(folder, config)
+        check_same_data(folder, data.fingerprint)
         start_jax(coordinator=coordinator, num_processes=num_processes, process_id=process_id)
         from purelm.training.parallel import make_engine
 
         engine = make_engine(config)
+        _check_agreement(data)
     except UserError:
-        if is_new:
-            with contextlib.suppress(OSError):  # Another process may have begun to write there.
-                folder.path.rmdir()
+        with contextlib.suppress(OSError):  # Another process may have begun to write there.
+            for path in made:
+                path.rmdir()
         raise
     import jax
 
@@ -68,6 +74,20 @@ def _check_processes(coordinator: str | None, num_processes: int | None, process
     if not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id}: must be 0 to {num_processes - 1} where --num_processes is "
                         f"{num_processes}")
+
+
+def _check_agreement(data) -> None:
+    """Every process prepared the data by itself: they must hold the same."""
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    mine = zlib.crc32(json.dumps(data.fingerprint, sort_keys=True).encode())
+    if len(set(multihost_utils.process_allgather(np.uint32(mine)).tolist())) > 1:
+        raise UserError("config.data: the processes hold different data or tokenizers; give all the same files, and the "
+                        "tokenizer of one by --config.data.tokenizer_path")
 
 
 def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], quiet: bool):
@@ -151,7 +171,8 @@ def dry_run(config: Config) -> None:
     compiled = engine.lower_train_step().compile()
     costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
     tokens = config.training.batch_size * config.model.context_length
-    if costs and "flops" in costs:
+    loops = config.training.accumulation_steps > 1 or config.model.scan_layers or config.training.loss_chunk
+    if costs and "flops" in costs and not loops:  # XLA counts the body of a loop once.
         print(f"compiled: {costs['flops']:,.0f} FLOPs a step on a device by XLA's count, "
               f"{costs['flops'] / tokens * len(engine.devices):,.0f} a token")
     if memory is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from purelm.config import Config, steps_of
-from purelm.data import PreparedData, evaluation_batches, training_batches, window_numbers
+from purelm.data import PreparedData, batch_starts, evaluation_batches, training_batches
 from purelm.errors import UserError
 from purelm.models.counting import flops_per_token
 from purelm.training.checkpoints import Checkpoints
@@ -133,10 +133,11 @@ class _Run:
         self.untimed_step: int | None = None  # The first of a start: its time is compilation.
 
     def train(self, state: Any, step: int, stop: StopRequest) -> Outcome:
+        # In every process: all must agree on which loss is the best, or one would save alone and wait for ever.
+        self.best = min((row["loss"] for row in read_rows(self.folder.metrics) if row["split"] == "validation"
+                         and row["step"] <= step and row["loss"] is not None), default=self.best)
         if self.primary:
             self.writer = MetricsWriter(self.folder.metrics, resume_step=step)
-            validation = [row["loss"] for row in read_rows(self.folder.metrics) if row["split"] == "validation"]
-            self.best = min((loss for loss in validation if loss is not None), default=self.best)
         if step >= self.num_steps:
             self.progress.note(f"nothing left to do: step {step} of {self.num_steps} is done")
             return Outcome(step, None)
@@ -146,7 +147,7 @@ class _Run:
         self.untimed_step = step + 1
         for step, batch in zip(range(step + 1, self.num_steps + 1), self._batches(step)):  # noqa: B020
             state, sums = self.engine.train_step(state, batch)
-            if step % self.log_every == 1 % self.log_every and interval.sums:
+            if (step - 1) % self.log_every == 0:
                 self._log(interval)  # The row of the steps before this one, which is already under way.
             interval.sums.append((step, sums))
             if started is not None:
@@ -157,21 +158,17 @@ class _Run:
             self.progress.advance(step)
             stopping = stop.reached(self.checkpoints, step) and step < self.num_steps
             last = stopping or step == self.num_steps
-            evaluated = last and not stopping or step % self.evaluate_every == 0
-            improved = False
-            if last or evaluated:
-                self._log(interval)
-            interval.pause_clock()
-            loss = None
-            if evaluated and "validation" in self.data.splits:
-                loss = self._evaluate(state, step)
-                improved = loss < self.best
-                self.best = min(self.best, loss)
-            if last or step % self.checkpoint_every == 0 or (improved and self.config.training.keep_best):
-                self._log(interval)  # Finds a NaN before it can be saved.
-                self._save(state, step, loss)
-                saved = step
-            interval.resume_clock()
+            evaluating = step % self.evaluate_every == 0 or (last and not stopping)
+            saving = last or step % self.checkpoint_every == 0
+            if evaluating or saving:
+                self._log(interval)  # Waits for the steps before the clock stops; finds a NaN before it can be saved.
+                interval.pause_clock()
+                loss = self._evaluate(state, step) if evaluating and "validation" in self.data.splits else None
+                if saving or (self.config.training.keep_best and self._is_best(loss)):
+                    self._save(state, step, loss)
+                    saved = step
+                self.best = self.best if loss is None else min(self.best, loss)
+                interval.resume_clock()
             if stopping:
                 break
         self.checkpoints.wait()
@@ -204,13 +201,17 @@ class _Run:
                        model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices)))
         row = {"loss": total["cross_entropy"] / total["weight"], "accuracy": total["correct"] / total["weight"],
                "objective": total["loss"] / total["weight"], "gradient_norm": float(steps[-1][1]["gradient_norm"]),
-               "learning_rate": float(learning_rate_at(self.config, step - 1)), "tokens_per_second": speed}
+               "learning_rate": self._learning_rate(step - 1), "tokens_per_second": speed}
         if utilization is not None:
             row["mfu"] = utilization
         if self.writer is not None:
             self.writer.write(step, "train", row)
         self.progress.log(step, loss=row["loss"], tokens_per_second=speed,
                           extra=f"  MFU {utilization:.1%}" if utilization is not None else "")
+
+    def _learning_rate(self, update: int) -> float:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # So that it does not wait for the steps.
+            return float(learning_rate_at(self.config, update))
 
     def _evaluate(self, state: Any, step: int) -> float:
         split, limit = self.data.splits["validation"], self.config.training.evaluate_batches
@@ -225,16 +226,19 @@ class _Run:
         self.progress.note(f"step {step}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
         return row["loss"]
 
+    def _is_best(self, loss: float | None) -> bool:
+        return loss is not None and loss < self.best
+
     def _save(self, state: Any, step: int, loss: float | None) -> None:
         metrics = None if loss is None else {"loss": loss}
         self.checkpoints.save(step, self.engine.for_checkpoint(state), metrics=metrics)
 
     def _stop_on_nan(self, step: int) -> None:
-        windows = window_numbers(self.data.splits["train"], self.config, self.config.training.batch_size, step - 1)
+        starts = batch_starts(self.data.splits["train"], self.config, self.config.training.batch_size, step - 1)
         good = self.checkpoints.latest_step()
         raise UserError(
-            f"step {step}: the loss or a gradient is not finite, so training stopped; its batch is windows "
-            f"{_shorten(windows)} of the training split; the last good checkpoint is "
+            f"step {step}: the loss or a gradient is not finite, so training stopped; its batch is the windows that "
+            f"begin at tokens {_shorten(starts)} of the training split; the last good checkpoint is "
             f"{'none' if good is None else f'step {good}'}; try a smaller config.optimizer.learning_rate, or "
             "config.optimizer.clip_norm=1.0")
 

@@ -79,5 +79,5 @@ class MetricsWriter:
             from tensorboardX import SummaryWriter
 
             self._tensorboard = SummaryWriter(str(self._path.parent / "tensorboard"),
-                                              purge_step=self._resume_step + 1 if self._resume_step else None)
+                                              purge_step=self._resume_step + 1)
         return self._tensorboard

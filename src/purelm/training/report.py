@@ -6,10 +6,11 @@ import dataclasses
 import gzip
 import json
 import lzma
+import math
 from typing import Any
 
 from purelm.errors import UserError
-from purelm.training.run_folder import write_atomically
+from purelm.training.run_folder import check_same_data, write_atomically
 
 
 def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: str = "latest",
@@ -21,12 +22,13 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
       workdir: the run folder.
       split: "train", "validation" or "test".
       checkpoint: "latest", "best" or a step.
-      data_path: other data than the run was trained on.
+      data_path: other data than the run was trained on: a file or files, scored whole (and called "train"), or a
+        folder with a file for the split.
       batch_size: windows at once; None is the run's.
       compressors: adds `gzip_bits_per_byte` and `xz_bits_per_byte`, both at level 9 on the split as one text.
 
     Raises:
-      UserError: no run, no checkpoint, no such split.
+      UserError: no run, no checkpoint, no such split, or data that changed since the run was trained on it.
     """
     from purelm.runtime import start_jax
 
@@ -39,17 +41,25 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     from purelm.training.load import load_run
 
     run = load_run(workdir, checkpoint)
-    config = run.config
-    if data_path is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path, source="auto"))
+    config, training = run.config, run.config.training
+    if data_path is not None:  # A file by itself is scored whole: nothing of it is cut off for other splits.
+        config = dataclasses.replace(config, data=dataclasses.replace(
+            config.data, path=data_path, source="auto", validation_fraction=0.0, test_fraction=0.0))
     data = prepare(config, tokenizer=run.tokenizer)
+    if data_path is None:
+        check_same_data(run.folder, data.fingerprint)
+    elif set(data.splits) == {"train"}:
+        split = "train"
     if split not in data.splits:
         raise UserError(f"--split={split}: the data has no such split; it has {', '.join(data.splits)}")
-    tokens = data.splits[split]
+    tokens, params = data.splits[split], jax.device_put(run.params)
     evaluate_step = jax.jit(lambda params, batch: loss_sums(config, params, batch, None))
     batches = evaluation_batches(tokens, context_length=config.model.context_length, packing=config.data.packing,
-                                 batch_size=batch_size or config.training.batch_size, process_index=0, process_count=1)
-    totals = sum_batches(lambda batch: evaluate_step(run.params, batch), batches)
+                                 batch_size=batch_size or training.batch_size // training.accumulation_steps)
+    totals = sum_batches(lambda batch: evaluate_step(params, batch), batches)
+    if not math.isfinite(totals["cross_entropy"]):
+        raise UserError(f"{run.folder.checkpoints}: the loss of step {run.step} is not finite; give another "
+                        "--checkpoint")
     result = {"split": split, "step": run.step, **metrics_of(totals, num_bytes=tokens.num_bytes),
               "tokens": int(totals["weight"]), "bytes": tokens.num_bytes, "documents": tokens.num_documents}
     if compressors:

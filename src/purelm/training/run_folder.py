@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from purelm.config import Config, load_json, to_json
+from purelm.config import Config, load_json, to_json, validate
 from purelm.errors import UserError
 
 # What may differ between a start and a resume without making it another experiment.
@@ -74,17 +74,17 @@ def open_run(workdir: str) -> tuple[RunFolder, Config]:
     if not folder.config.is_file():
         raise UserError(f"--workdir={workdir}: no run was started here (no config.json); give the folder that "
                         "train.py wrote")
-    return folder, load_json(folder.config)
+    return folder, validate(load_json(folder.config))
 
 
-def check_workdir(workdir: str) -> tuple[RunFolder, bool]:
-    """The folder to train in, which can be written to, and whether it was made just now.
+def check_workdir(workdir: str) -> tuple[RunFolder, list[pathlib.Path]]:
+    """The folder to train in, which can be written to, and the folders made just now for it, the innermost first.
 
     Raises:
       UserError: it cannot be made or written to.
     """
     folder = RunFolder(pathlib.Path(workdir))
-    is_new = not folder.path.exists()
+    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         probe = folder.path / f".writable.{os.getpid()}"
@@ -94,7 +94,7 @@ def check_workdir(workdir: str) -> tuple[RunFolder, bool]:
         raise UserError(f"--workdir={workdir}: is a file, or lies under one; give a folder") from None
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be written to ({error.strerror}); give another folder") from None
-    return folder, is_new
+    return folder, made
 
 
 @contextlib.contextmanager
@@ -143,20 +143,21 @@ def check_same_run(folder: RunFolder, config: Config) -> list[str]:
     return [f"{name}: {before[name]} -> {now[name]}" for name in changed]
 
 
-def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any]) -> None:
-    """Writes config.json and run.json; each start is appended to run.json's list, none overwritten.
+def check_same_data(folder: RunFolder, data_fingerprint: dict[str, Any]) -> None:
+    """Nothing, where no run was begun in the folder.
 
     Raises:
       UserError: the data is not the data that the run was begun with.
     """
-    starts = []
-    if folder.record.is_file():
-        record = read_record(folder)
-        starts, before = record["starts"], record["data"]
-        if before != json.loads(json.dumps(data_fingerprint)):
-            what = _difference(before, data_fingerprint)
-            raise UserError(f"--workdir={folder.path}: its run was begun on other data ({what}); give the same files, "
-                            "or another --workdir")
+    if folder.record.is_file() and (before := read_record(folder)["data"]) != json.loads(json.dumps(data_fingerprint)):
+        what = _difference(before, data_fingerprint)
+        raise UserError(f"--workdir={folder.path}: its run was begun on other data ({what}); give the same files, "
+                        "or another --workdir")
+
+
+def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any]) -> None:
+    """Writes config.json and run.json; each start is appended to run.json's list, none overwritten."""
+    starts = read_record(folder)["starts"] if folder.record.is_file() else []
     starts.append({
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": [sys.executable, *sys.argv],
