@@ -1,6 +1,7 @@
 """Evaluates a run on a whole split."""
 
 import json
+import sys
 
 from absl import flags
 
@@ -12,7 +13,7 @@ Evaluate a run on a whole split: loss (nats a token), perplexity, accuracy, bits
   python experiments/evaluate.py --workdir=runs/a
   python experiments/evaluate.py --workdir=runs/a --split=test --compressors
 
-The last line printed is one JSON object, which is also written to evaluation.json in the run folder.
+Prints one JSON object, and writes it to evaluation.json in the run folder.
 """
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run that train.py wrote")
@@ -24,12 +25,12 @@ COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of
 
 
 def main() -> None:
-    from purelm.training.report import evaluate_run
+    from purelm.training.report import evaluate_run, write_evaluation
 
     result = evaluate_run(WORKDIR.value, split=SPLIT.value, checkpoint=CHECKPOINT.value, data_path=DATA_PATH.value,
                           batch_size=BATCH_SIZE.value, compressors=COMPRESSORS.value)
-    print(f"wrote {WORKDIR.value}/evaluation.json")
-    print(json.dumps(result))
+    print(json.dumps(result), flush=True)
+    print(f"wrote {write_evaluation(WORKDIR.value, result)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ Command: python experiments/train.py --config=configs/lm/shakespeare_char.py:cpu
 
 from purelm.config import Config, DataConfig, OptimizerConfig, TrainingConfig, as_flag, choose, presets
 
-DATA = DataConfig(source="text", tokenizer="characters", end_of_text=False, packing="stream", split="contiguous",
+DATA = DataConfig(path="input.txt", tokenizer="characters", end_of_text=False, packing="stream", split="contiguous",
                   validation_fraction=0.1, test_fraction=0.0, cleaning=())
 
 

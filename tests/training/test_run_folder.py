@@ -23,12 +23,12 @@ DATA = {"source": "text", "splits": {"train": {"tokens": 5}}}
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     folder, _ = check_workdir(str(tmp_path / "run"))
-    write_start(folder, CONFIG, DATA, ["cpu:0"])
+    write_start(folder, CONFIG, DATA, ["cpu:0"], begun=False)
     return folder
 
 
 def test_a_start_is_recorded_and_the_next_one_added(folder):
-    write_start(folder, CONFIG, DATA, ["cpu:0"])
+    write_start(folder, CONFIG, DATA, ["cpu:0"], begun=True)
     record = json.loads(folder.record.read_text())
     assert len(record["starts"]) == 2 and record["data"] == DATA
     start = record["starts"][0]
@@ -64,7 +64,7 @@ def test_other_data_is_refused_and_nothing_is_rewritten(folder):
 def test_a_damaged_record_is_named(folder):
     folder.record.write_text("{")
     with pytest.raises(UserError, match="run.json: missing or damaged"):
-        write_start(folder, CONFIG, DATA, [])
+        write_start(folder, CONFIG, DATA, [], begun=True)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(folder, monkeypatch):

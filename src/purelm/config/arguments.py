@@ -18,37 +18,40 @@ _FILE = re.compile(r"--?config=(.*)", re.DOTALL)
 def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """(arguments for absl, fields to set to None afterwards as (section, name); section "" is the top).
 
-    The config file is loaded through the module config_file, `=none` is taken out, and 1e6 is written out for whole
-    numbers.
+    The config file is loaded through the module config_file and comes first, since the flags of its fields are known
+    from then on; `=none` is taken out, and 1e6 is written out for whole numbers.
 
     Raises:
-      UserError: a config file that does not exist, or two, or one after a change of its fields, or a field that does
-        not exist ("did you mean").
+      UserError: a config file that does not exist, or two, or none to change a field of, or a field that does not exist
+        ("did you mean").
     """
-    kept, to_none, files = [], [], []
+    kept, to_none, files, changes = [], [], [], []
     arguments = _joined(arguments)
     for position, argument in enumerate(arguments):
         if argument == "--":
-            return kept + arguments[position:], to_none
+            kept += arguments[position:]
+            break
         if argument in ("--config", "-config"):
             raise UserError("--config: names no file; give one, such as --config=configs/lm/shakespeare_char.py")
         if match := _FILE.fullmatch(argument):
             files.append(match[1])
             if len(files) > 1:
                 raise UserError(f"--config is given twice, as {files[0]} and {files[1]}; give one")
-            kept.append(f"--config={config_file.__file__}:{checked_file(match[1])}")
+            kept.insert(1, f"--config={config_file.__file__}:{checked_file(match[1])}")
         elif match := _OVERRIDE.fullmatch(argument):
             section, name, hint = _find(match[2])
+            changes.append(argument)
             if match[3] is not None and match[3].lower() in ("none", "null"):
                 if type(None) not in typing.get_args(hint):
                     raise UserError(f"--config.{match[2]}={match[3]}: this field cannot be none")
                 to_none.append((section, name))
             else:
                 kept.append(_whole_number(argument, match[3], hint))
-            if not files:
-                raise UserError(f"{argument}: no --config=FILE stands before it; give the file first")
         else:
             kept.append(argument)
+    if changes and not files:
+        raise UserError(f"{changes[0]}: there is no config to change; give one, such as "
+                        "--config=configs/lm/shakespeare_char.py")
     return kept, to_none
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from purelm.config import Config, finalize, steps_of
 from purelm.errors import UserError
 from purelm.runtime import start_jax
+from purelm.training.manifests import step_folders
 from purelm.training.run_folder import RunFolder, check_same_data, check_same_run, check_workdir, held, write_start
 
 
@@ -35,9 +36,11 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
     _check_processes(coordinator, num_processes, process_id)
     folder, made = check_workdir(workdir)
     try:
-        data, config = prepare_run(config, folder)
-        changes = check_same_run(folder, config)
-        check_same_data(folder, data.fingerprint)
+        begun = bool(step_folders(folder.checkpoints))  # Until then nothing was trained that could be lost.
+        data, config = prepare_run(config, folder if begun else None)
+        changes = check_same_run(folder, config) if begun else []
+        if begun:
+            check_same_data(folder, data.fingerprint)
         start_jax(coordinator=coordinator, num_processes=num_processes, process_id=process_id)
         from purelm.training.parallel import make_engine
 
@@ -52,7 +55,7 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
 
     try:
         with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
-            return _train(config, data, folder, engine, changes, quiet)
+            return _train(config, data, folder, engine, changes, begun, quiet)
     except jax.errors.JaxRuntimeError as error:
         if "out of memory" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -86,11 +89,11 @@ def _check_agreement(data) -> None:
 
     mine = zlib.crc32(json.dumps(data.fingerprint, sort_keys=True).encode())
     if len(set(multihost_utils.process_allgather(np.uint32(mine)).tolist())) > 1:
-        raise UserError("config.data: the processes hold different data or tokenizers; give all the same files, and the "
-                        "tokenizer of one by --config.data.tokenizer_path")
+        raise UserError("config.data: the processes hold different data or tokenizers; give all the same files, and "
+                        "the tokenizer of one by --config.data.tokenizer_path")
 
 
-def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], quiet: bool):
+def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], begun: bool, quiet: bool):
     import jax
 
     from purelm.training import loop
@@ -100,8 +103,8 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
     preload()
     primary = jax.process_index() == 0
     if primary:
-        write_start(folder, config, data.fingerprint, jax.devices())
-        if not folder.tokenizer.exists():
+        write_start(folder, config, data.fingerprint, jax.devices(), begun=begun)
+        if not begun:
             data.tokenizer.save(folder.tokenizer)
     training = config.training
     with Checkpoints(folder.checkpoints, keep_last=training.keep_last, keep_best=training.keep_best) as checkpoints:
@@ -123,10 +126,10 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
 
 
 def prepare_run(config: Config, folder: RunFolder | None):
-    """(prepared data, finalized config); a tokenizer that the run folder already holds is kept."""
+    """(prepared data, finalized config), with the tokenizer of the run folder, if one is given."""
     from purelm.data import load_tokenizer, prepare
 
-    tokenizer = load_tokenizer(folder.tokenizer) if folder is not None and folder.tokenizer.exists() else None
+    tokenizer = None if folder is None else load_tokenizer(folder.tokenizer)
     data = prepare(config, tokenizer=tokenizer)
     if "train" not in data.splits:
         raise UserError("config.data: there is no training split; give a file to train on")

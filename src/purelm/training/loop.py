@@ -154,6 +154,7 @@ class _Run:
                 jax.block_until_ready(sums)
                 self.progress.note(f"first step after {time.monotonic() - started:.1f} s (compilation included)")
                 started = None
+                self.progress.start_clock(step)
                 interval.resume_clock()
             self.progress.advance(step)
             stopping = stop.reached(self.checkpoints, step) and step < self.num_steps

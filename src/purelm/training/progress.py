@@ -18,6 +18,10 @@ class Progress:
             self._bar, self._task = _rich_bar(first_step, num_steps)
             self._bar.start()
 
+    def start_clock(self, step: int) -> None:
+        """Steps before this one took the time of compilation, and say nothing of the time left."""
+        self._first_step, self._started = step, time.monotonic()
+
     def advance(self, step: int) -> None:
         """Moves the bar; nothing on a plain stream."""
         if self._bar is not None:
@@ -31,8 +35,9 @@ class Progress:
             self._bar.update(self._task, completed=step, status=text)
         elif not self._quiet:
             done = step - self._first_step
-            left = (time.monotonic() - self._started) / max(done, 1) * (self._num_steps - step)
-            print(f"step {step}/{self._num_steps}  {text}  {_clock(left)} left", file=sys.stderr, flush=True)
+            left = (time.monotonic() - self._started) / done * (self._num_steps - step) if done > 0 else None
+            print(f"step {step}/{self._num_steps}  {text}" + ("" if left is None else f"  {_clock(left)} left"),
+                  file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Prints a line."""

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import math
+import pathlib
 from typing import Any
 
 from purelm.errors import UserError
@@ -16,7 +17,7 @@ from purelm.training.run_folder import check_same_data, write_atomically
 def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: str = "latest",
                  data_path: str | None = None, batch_size: int | None = None,
                  compressors: bool = False) -> dict[str, Any]:
-    """The metrics of a run's model on a whole split, also written to its evaluation.json.
+    """The metrics of a run's model on a whole split.
 
     Args:
       workdir: the run folder.
@@ -64,8 +65,14 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
               "tokens": int(totals["weight"]), "bytes": tokens.num_bytes, "documents": tokens.num_documents}
     if compressors:
         result.update(compressed_bits_per_byte(text_of(tokens, run.tokenizer).encode()))
-    write_atomically(run.folder.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def write_evaluation(workdir: str, result: dict[str, Any]) -> pathlib.Path:
+    """Writes evaluation.json in the run folder and returns its path."""
+    path = pathlib.Path(workdir) / "evaluation.json"
+    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    return path
 
 
 def text_of(split: Any, tokenizer: Any) -> str:

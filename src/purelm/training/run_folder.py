@@ -155,9 +155,10 @@ def check_same_data(folder: RunFolder, data_fingerprint: dict[str, Any]) -> None
                         "or another --workdir")
 
 
-def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any]) -> None:
-    """Writes config.json and run.json; each start is appended to run.json's list, none overwritten."""
-    starts = read_record(folder)["starts"] if folder.record.is_file() else []
+def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any], *,
+                begun: bool) -> None:
+    """Writes config.json and run.json; where the run was `begun` before, the start is added to run.json's list."""
+    starts = read_record(folder)["starts"] if begun else []
     starts.append({
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": [sys.executable, *sys.argv],
