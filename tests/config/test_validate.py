@@ -37,6 +37,9 @@ def test_a_good_config_passes_unchanged():
     ("optimizer", {"decay_rules": (("(", 1.0),)}, "regular expression"),
     ("optimizer", {"decay_rules": (("a", -1.0),)}, "at least 0"),
     ("optimizer", {"decay_rules": (("a",),)}, "2 values"),
+    ("optimizer", {"momentum": 0.9}, "it is of name=sgd or muon"),
+    ("optimizer", {"adam_learning_rate": 0.9}, "it is of name=muon"),
+    ("optimizer", {"decay": "5%"}, "it is of schedule=wsd"),
     ("optimizer", {"warmup": "soon"}, "not a duration"),
     ("data", {"cleaning": "nfc"}, "a tuple"),
     ("data", {"validation_fraction": 0.6, "test_fraction": 0.5}, "below 1"),
@@ -69,6 +72,14 @@ def test_a_vocabulary_that_is_too_small_or_a_duration_of_nothing_is_refused():
         finalize(change("model", vocabulary_size=64), vocabulary_size=65, tokens_per_epoch=1000)
     with pytest.raises(UserError, match="at least one step"):
         finalize(change("training", log_every="0"), vocabulary_size=65, tokens_per_epoch=1000)
+
+
+@pytest.mark.parametrize("values, momentum, decay", [
+    ({"name": "muon"}, 0.95, None), ({"name": "sgd", "schedule": "wsd"}, 0.0, "20"), ({}, None, None),
+    ({"name": "muon", "momentum": 0.5, "schedule": "wsd", "decay": "5%"}, 0.5, "5")])
+def test_momentum_and_decay_follow_the_name_and_the_schedule(values, momentum, decay):
+    optimizer = finalize(change("optimizer", **values), vocabulary_size=65, tokens_per_epoch=1000).optimizer
+    assert (optimizer.momentum, optimizer.decay) == (momentum, decay)
 
 
 def test_gated_width_is_two_thirds_of_the_plain_one():

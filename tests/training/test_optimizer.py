@@ -25,6 +25,10 @@ def make_params(seed=0):
                         is_leaf=lambda leaf: isinstance(leaf, tuple))
 
 
+def momentum_of(name):
+    return {"momentum": 0.9} if name in ("sgd", "muon") else {}
+
+
 def trained(config, params, gradients):
     optimizer = make_optimizer(config, params)
     state = optimizer.init(params)
@@ -119,7 +123,7 @@ def test_a_stack_moves_as_its_layers_alone(name):
     params, gradients = random.standard_normal((2, 128, 130)), random.standard_normal((3, 2, 128, 130))
     params[1] *= 10
     gradients[:, 1] *= 100
-    config = make_config(optimizer={"name": name, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.1})
+    config = make_config(optimizer={"name": name, "learning_rate": 0.1, "weight_decay": 0.1} | momentum_of(name))
     whole, _ = trained(config, tree(params), [tree(gradient) for gradient in gradients])
     for layer in range(2):
         alone, _ = trained(config, tree(params[layer: layer + 1]),
@@ -142,7 +146,7 @@ def test_muon_leaves_the_rest_to_adam_at_its_own_rate():
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_parameters_stay_and_have_no_state(name):
     params, gradients = make_params(), make_gradients(3)
-    options = {"name": name, "momentum": 0.9, "weight_decay": 0.0 if name == "adam" else 0.1}
+    options = {"name": name, "weight_decay": 0.0 if name == "adam" else 0.1} | momentum_of(name)
     frozen = options | {"learning_rate_rules": (("up|head", 0.0), (".*", 1.0))}
     after, state = trained(make_config(optimizer=frozen), params, gradients)
     for leaf, before in ((after["head"]["kernel"], params["head"]["kernel"]),
@@ -182,7 +186,7 @@ def test_every_field_counts(field):
 def test_a_field_counts_for_each_name_it_is_for(case):
     field, name = case
     value = {"momentum": 0.5, "nesterov": True, "beta1": 0.5, "beta2": 0.5, "epsilon": 0.1}[field]
-    base = {"name": name, "learning_rate": 0.1} | ({"momentum": 0.9} if field == "nesterov" else {})
+    base = {"name": name, "learning_rate": 0.1} | ({"momentum": 0.9} if (field, name) == ("nesterov", "muon") else {})
     results = [trained(make_config(optimizer=optimizer), make_params(), make_gradients(3))[0]
                for optimizer in (base, base | {field: value})]
     assert any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, results)))

@@ -40,8 +40,8 @@ PAIRS = [("sgd", "constant", 0.5), ("adam", "linear", 0.01), ("adamw", "cosine",
 
 @pytest.mark.parametrize("name, schedule, rate", PAIRS)
 def test_every_optimizer_and_schedule_learns(name, schedule, rate):
-    engine = engine_for(optimizer={"name": name, "schedule": schedule, "learning_rate": rate, "momentum": 0.9,
-                                   "warmup": "2", "clip_norm": 1.0})
+    engine = engine_for(optimizer={"name": name, "schedule": schedule, "learning_rate": rate, "warmup": "2",
+                                   "clip_norm": 1.0})
     state, history = run(engine, engine.init(0), [0] * 20)  # one batch, to be learned by heart
     assert state.step == 20 and state.step.dtype == jnp.int32
     losses = [sums["cross_entropy"] / sums["weight"] for sums in history]

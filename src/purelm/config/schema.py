@@ -114,18 +114,19 @@ class OptimizerConfig:
     learning_rate: float = knob(1e-3, "at its peak", above=0)
     schedule: Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"] = knob("cosine", "after the warm-up")
     warmup: Duration = knob("0", "linear rise; the first update already moves")
-    decay: Duration = knob("20%", "last part of wsd, in which the rate falls linearly")
+    decay: Duration | None = knob(None, "of wsd alone: its last part, in which the rate falls linearly; none is 20%")
     final_fraction: float = knob(0.0, "rate that the schedule ends at, as a part of the peak", minimum=0, maximum=1)
     beta1: float = knob(0.9, "decay of the first moment", minimum=0, maximum=0.9999999)
     beta2: float = knob(0.999, "decay of the second moment", minimum=0, maximum=0.9999999)
     epsilon: float = knob(1e-8, "of the Adam family", above=0)
-    momentum: float = knob(0.0, "of sgd and muon", minimum=0, maximum=0.9999999)
+    momentum: float | None = knob(
+        None, "of sgd and muon alone; none is 0 for sgd and 0.95 for muon", minimum=0, maximum=0.9999999)
     nesterov: bool = knob(
         False, "look-ahead for the momentum of sgd and muon, and of adam, adamw and adabelief (NAdam)")
     weight_decay: float = knob(0.0, "decoupled, times the learning rate (not for adam, which has none)", minimum=0)
     clip_norm: float | None = knob(None, "largest global norm of a gradient", above=0)
     adam_learning_rate: float | None = knob(
-        None, "peak rate of the parameters that muon leaves to Adam; none is learning_rate", above=0)
+        None, "of muon alone: peak rate of the parameters it leaves to Adam; none is learning_rate", above=0)
     muon_steps: int = knob(5, "Newton-Schulz iterations", minimum=1)
     decay_rules: tuple[tuple[str, float], ...] = knob(
         ((r".*(kernel|embedding)$", 1.0), (".*", 0.0)),

@@ -9,7 +9,7 @@ import typing
 from typing import Any
 
 from purelm.config import durations
-from purelm.config.schema import Config, Duration, ModelConfig, TrainingConfig
+from purelm.config.schema import Config, Duration, ModelConfig, OptimizerConfig, TrainingConfig
 from purelm.config.shapes import check_model, divisors, feed_forward_width, head_size, num_kv_heads
 from purelm.errors import UserError, did_you_mean
 
@@ -26,9 +26,11 @@ def validate(config: Config) -> Config:
     check_model(config.model)
     _check_training(config.training)
     _check_parallel(config)
+    _check_optimizer(config.optimizer)
     for section, names in _DURATIONS.items():
         for name in names:
-            durations.parse_duration(getattr(getattr(config, section), name), f"config.{section}.{name}")
+            if (value := getattr(getattr(config, section), name)) is not None:
+                durations.parse_duration(value, f"config.{section}.{name}")
     for name in ("decay_rules", "learning_rate_rules"):
         _check_rules(getattr(config.optimizer, name), f"config.optimizer.{name}")
     if config.data.validation_fraction + config.data.test_fraction >= 1:
@@ -54,8 +56,12 @@ def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> 
     tokens = {"tokens_per_step": training.batch_size * model.context_length, "tokens_per_epoch": tokens_per_epoch}
     num_steps = _num_steps(training, **tokens)
 
-    def steps(section: str, name: str) -> str:
+    config = dataclasses.replace(config, optimizer=resolve_optimizer(config.optimizer))
+
+    def steps(section: str, name: str) -> str | None:
         where = f"config.{section}.{name}"
+        if getattr(getattr(config, section), name) is None:
+            return None
         amount, unit = durations.parse_duration(getattr(getattr(config, section), name), where)
         return str(durations.to_steps(amount, unit, num_steps=num_steps, **tokens))
 
@@ -77,6 +83,15 @@ def resolve_model(model: ModelConfig, vocabulary_size: int) -> ModelConfig:
         num_kv_heads=num_kv_heads(model),
         head_size=head_size(model),
         feed_forward_width=feed_forward_width(model))
+
+
+def resolve_optimizer(optimizer: OptimizerConfig) -> OptimizerConfig:
+    """The optimizer config with what is derived from its name and schedule filled in."""
+    momentum = {"sgd": 0.0, "muon": 0.95}.get(optimizer.name)
+    return dataclasses.replace(
+        optimizer,
+        momentum=momentum if optimizer.momentum is None else optimizer.momentum,
+        decay="20%" if optimizer.decay is None and optimizer.schedule == "wsd" else optimizer.decay)
 
 
 def _num_steps(training: TrainingConfig, *, tokens_per_step: int, tokens_per_epoch: int) -> int:
@@ -149,6 +164,18 @@ def _check_training(training: TrainingConfig) -> None:
         raise UserError(f"config.training.accumulation_steps={training.accumulation_steps} does not divide "
                         f"config.training.batch_size={training.batch_size}; choose one of "
                         f"{divisors(training.batch_size)}")
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Refuses what would be ignored."""
+    only = {"momentum": optimizer.name in ("sgd", "muon"), "adam_learning_rate": optimizer.name == "muon",
+            "decay": optimizer.schedule == "wsd"}
+    for name, has_effect in only.items():
+        if getattr(optimizer, name) is not None and not has_effect:
+            what = f"schedule={optimizer.schedule}" if name == "decay" else f"name={optimizer.name}"
+            right = {"momentum": "name=sgd or muon", "adam_learning_rate": "name=muon", "decay": "schedule=wsd"}[name]
+            raise UserError(f"config.optimizer.{name}={getattr(optimizer, name)} has no effect with {what}; it is of "
+                            f"{right}")
 
 
 def _check_parallel(config: Config) -> None:
