@@ -33,7 +33,8 @@ def small(config: Config) -> Config:
     training = dataclasses.replace(config.training, batch_size=4, accumulation_steps=2, num_steps=3, num_epochs=None,
                                    num_tokens=None)
     optimizer = dataclasses.replace(config.optimizer, warmup="1")
-    small = dataclasses.replace(config, model=model, training=training, optimizer=optimizer)
+    small = dataclasses.replace(config, model=model, training=training, optimizer=optimizer,
+                                parallel=dataclasses.replace(config.parallel, fsdp=1))
     return finalize(small, vocabulary_size=11, tokens_per_epoch=1000)
 
 

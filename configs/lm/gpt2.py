@@ -1,7 +1,8 @@
 r"""GPT-2 (Radford et al. 2019) trained from scratch on any text; nanoGPT's config/train_gpt2.py is the recipe.
 
 Argument: 124m (default), 355m, 774m or 1.5b. nanoGPT's README: 124m on OpenWebText, 600,000 steps of 0.5 M tokens,
-validation loss 2.85, 4 days on 8 A100. Needs accelerators: not measured here.
+validation loss 2.85, 4 days on 8 A100. Needs accelerators: not measured here. A micro-batch holds batch_size /
+accumulation_steps windows over all devices: on one GPU of 80 GB raise accumulation_steps to 15.
 
 Command: python experiments/train.py --config=configs/lm/gpt2.py:124m --workdir=runs/gpt2 \
              --config.data.path='text/*.txt'
