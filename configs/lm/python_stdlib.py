@@ -18,4 +18,4 @@ def get_config():
                                   beta2=0.95, momentum=0.9, nesterov=True, adam_learning_rate=0.015,
                                   learning_rate_rules=(("embedding/embedding", 0.088), (".*", 1.0))),
         training=TrainingConfig(num_steps=1600, batch_size=8, log_every="20", evaluate_every="400",
-                                checkpoint_every="400", evaluate_batches=20)))
+                                checkpoint_every="400")))
