@@ -6,7 +6,7 @@ Recipes (the argument after the colon):
         from 4e-3 to zero; nanoGPT's own (--config.optimizer.learning_rate=1e-3 --config.optimizer.final_fraction=0.1)
         gives 1.894.
   gpu   nanoGPT's for one GPU: 6 layers x 384, context 256, dropout 0.2, 5,000 steps. Its README says 1.4697 (best).
-  fast  ours, at the size of cpu: purelm_fast and Muon, 250 steps.
+  fast  ours, at the size of cpu: purelm_fast and Muon, 220 steps.
 
 Measured (2 cores, whole validation part): docs/results/language_models.md.
 Command: python experiments/train.py --config=configs/lm/shakespeare_char.py:cpu --workdir=runs/shakespeare \
@@ -49,8 +49,8 @@ def fast() -> Config:
         optimizer=OptimizerConfig(name="muon", learning_rate=0.0177, schedule="wsd", warmup="5", decay="70%", beta1=0.8,
                                   beta2=0.95, momentum=0.9, nesterov=True, adam_learning_rate=0.02,
                                   learning_rate_rules=(("embedding/embedding", 0.088), (".*", 1.0))),
-        training=TrainingConfig(num_steps=250, batch_size=16, log_every="10", evaluate_every="250",
-                                checkpoint_every="250"))
+        training=TrainingConfig(num_steps=220, batch_size=16, log_every="10", evaluate_every="220",
+                                checkpoint_every="220"))
 
 
 def get_config(recipe: str = "cpu"):
