@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import pathlib
 import sys
+import threading
 
 from purelm.errors import UserError
 
@@ -40,6 +42,11 @@ def start_jax(*, coordinator: str | None = None, num_processes: int | None = Non
                             "and --process_id") from error
     elif coordinator is not None:
         jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def import_in_background(*modules: str) -> None:
+    """Starts importing modules that will be needed later, one after the other, in a thread that nothing waits for."""
+    threading.Thread(target=lambda: [importlib.import_module(module) for module in modules], daemon=True).start()
 
 
 def keep_memory() -> None:

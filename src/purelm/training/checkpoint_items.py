@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +21,6 @@ from purelm.errors import UserError
 from purelm.training.manifests import Manifest
 
 PyTree = Any
-
-
-def preload() -> None:
-    """Start importing Orbax in a background thread (0.2 to 1 s), as while XLA compiles; nothing waits for it."""
-    threading.Thread(target=importlib.import_module, args=("orbax.checkpoint",), daemon=True).start()
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:

@@ -23,11 +23,11 @@ import numpy as np
 import purelm
 from purelm.errors import UserError
 from purelm.training import manifests
-from purelm.training.checkpoint_items import dtypes_and_shapes, load_orbax, preload, state_items, to_save
+from purelm.training.checkpoint_items import dtypes_and_shapes, load_orbax, state_items, to_save
 from purelm.training.checkpoint_restore import Restored, Warn, restore_latest, restore_params, warn_on_stderr
 from purelm.training.manifests import Manifest, all_steps, best_step, latest_step
 
-__all__ = ["Checkpoints", "Restored", "all_steps", "best_step", "latest_step", "preload", "restore_latest",
+__all__ = ["Checkpoints", "Restored", "all_steps", "best_step", "latest_step", "restore_latest",
            "restore_params"]
 
 

@@ -97,10 +97,9 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
     import jax
 
     from purelm.training import loop
-    from purelm.training.checkpoints import Checkpoints, preload
+    from purelm.training.checkpoints import Checkpoints
     from purelm.training.progress import Progress
 
-    preload()
     primary = jax.process_index() == 0
     if primary:
         write_start(folder, config, data.fingerprint, jax.devices(), begun=begun)

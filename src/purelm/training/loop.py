@@ -15,6 +15,7 @@ from purelm.config import Config, steps_of
 from purelm.data import PreparedData, batch_starts, evaluation_batches, training_batches
 from purelm.errors import UserError
 from purelm.models.counting import flops_per_token
+from purelm.runtime import import_in_background
 from purelm.training.checkpoints import Checkpoints
 from purelm.training.evaluation import metrics_of, sum_batches
 from purelm.training.hardware import model_flops_utilization
@@ -141,8 +142,6 @@ class _Run:
         if step >= self.num_steps:
             self.progress.note(f"nothing left to do: step {step} of {self.num_steps} is done")
             return Outcome(step, None)
-        if self.writer is not None:
-            self.writer.preload()
         interval, started, saved = _Interval(), time.monotonic(), step
         self.untimed_step = step + 1
         for step, batch in zip(range(step + 1, self.num_steps + 1), self._batches(step)):  # noqa: B020
@@ -155,6 +154,7 @@ class _Run:
                 self.progress.note(f"first step after {time.monotonic() - started:.1f} s (compilation included)")
                 started = None
                 self.progress.start_clock(step)
+                import_in_background("orbax.checkpoint", "tensorboardX")  # Not before: it would delay the first step.
                 interval.resume_clock()
             self.progress.advance(step)
             stopping = stop.reached(self.checkpoints, step) and step < self.num_steps

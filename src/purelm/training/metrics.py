@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import pathlib
-import threading
 from typing import Any
 
 from purelm.errors import UserError
@@ -48,10 +46,6 @@ class MetricsWriter:
         self._file = path.open("a", encoding="utf-8")
         self._resume_step = resume_step
         self._tensorboard = None
-
-    def preload(self) -> None:
-        """Starts importing TensorBoard's writer in a thread (about 1 s), as while XLA compiles; nothing waits."""
-        threading.Thread(target=importlib.import_module, args=("tensorboardX",), daemon=True).start()
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """Adds one row; numbers that are not finite are written as null, as JSON has no NaN."""
