@@ -23,7 +23,7 @@ $(VENV)/.ready-test: $(VENV)/.ready tests/constraints.txt
 quickstart: setup
 	$(BIN)/python experiments/train.py --config=configs/lm/python_stdlib.py --workdir=$(RUN)
 	$(BIN)/python experiments/evaluate.py --workdir=$(RUN) --split=test --compressors
-	$(BIN)/python experiments/generate.py --workdir=$(RUN) --prompt="def " --max_new_tokens=200 --temperature=0.7
+	$(BIN)/python experiments/generate.py --workdir=$(RUN) --prompt="    def __init__(self, " --max_new_tokens=150 --temperature=0.5
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -87,7 +87,7 @@ def huggingface_gpt2(**shape: int) -> Any:
     """transformers' GPT-2 of that shape with random weights, in evaluation mode."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    return GPT2LMHeadModel(GPT2Config(**shape)).eval()
+    return GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0, **shape)).eval()
 
 
 def seconds(function, *, repeats: int = 1) -> float:

@@ -64,13 +64,15 @@ def _row(name: str, config, peer_shape: dict[str, int], new_tokens: int) -> dict
 
 
 def _read_bandwidth() -> float:
-    """Bytes a second that a product of a 400 MB matrix with a vector reads, on the cores of this process."""
+    """Bytes a second at which a 400 MB matrix is read, on the cores of this process: by a sum, or by a product with a
+    vector, whichever is faster."""
     import torch
 
     matrix, vector = torch.ones((10_000, 10_000)), torch.ones(10_000)
     best = 0.0
-    for _ in range(5):
-        started = time.perf_counter()
-        matrix @ vector
-        best = max(best, matrix.numel() * 4 / (time.perf_counter() - started))
+    for read in (lambda: matrix @ vector, lambda: matrix.sum()):
+        for _ in range(5):
+            started = time.perf_counter()
+            read()
+            best = max(best, matrix.numel() * 4 / (time.perf_counter() - started))
     return best

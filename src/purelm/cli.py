@@ -65,6 +65,7 @@ def run(main: Callable[[], None], usage: str) -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop_at_once)
     keep_memory()
+    gc.set_threshold(100_000, 50, 50)  # Imports make many objects and no garbage; searching them is a tenth of a start.
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, usage))
 
 

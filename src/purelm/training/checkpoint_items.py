@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -27,9 +28,17 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
     return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
+def _report_unraisable(unraisable: Any) -> None:
+    """sys.unraisablehook, but for what TensorStore's pending writes say when a failed save has closed their loop."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def load_orbax() -> ModuleType:
-    # Orbax logs the traceback of a failed save besides raising the error, which becomes one line here.
+    # A failed save raises its error, which becomes one line; Orbax and TensorStore print tracebacks of it besides.
     logging.getLogger("absl").addFilter(_not_from_orbax)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _report_unraisable
     return importlib.import_module("orbax.checkpoint")
 
 

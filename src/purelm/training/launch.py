@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,7 +39,8 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
     folder, made = check_workdir(workdir)
     try:
         begun = bool(step_folders(folder.checkpoints))  # Until then nothing was trained that could be lost.
-        data, config = prepare_run(config, folder if begun else None)
+        shown = not quiet and not process_id
+        data, config = prepare_run(config, folder if begun else None, progress=_print_line if shown else None)
         changes = check_same_run(folder, config) if begun else []
         if begun:
             check_same_data(folder, data.fingerprint)
@@ -124,12 +127,19 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
     return outcome
 
 
-def prepare_run(config: Config, folder: RunFolder | None):
-    """(prepared data, finalized config), with the tokenizer of the run folder, if one is given."""
+def _print_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def prepare_run(config: Config, folder: RunFolder | None, *, progress: Callable[[str], None] | None = None):
+    """(prepared data, finalized config), with the tokenizer of the run folder, if one is given.
+
+    `progress` is called with a line at the start of each long part.
+    """
     from purelm.data import load_tokenizer, prepare
 
     tokenizer = None if folder is None else load_tokenizer(folder.tokenizer)
-    data = prepare(config, tokenizer=tokenizer)
+    data = prepare(config, tokenizer=tokenizer, progress=progress)
     if "train" not in data.splits:
         raise UserError("config.data: there is no training split; give a file to train on")
     context = config.model.context_length
@@ -167,7 +177,7 @@ def dry_run(config: Config) -> None:
     start_jax()
     from purelm.training.parallel import make_engine
 
-    data, config = prepare_run(config, None)
+    data, config = prepare_run(config, None, progress=_print_line)
     engine = make_engine(config)
     print("\n".join(start_lines(config, data, engine, 0, [])))
     compiled = engine.lower_train_step().compile()
