@@ -14,6 +14,8 @@ import sys
 
 import pytest
 
+from purelm.data.tokenizers import CharacterTokenizer
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
 CONFIG = "--config={configs}/lm/shakespeare_char.py:cpu"
@@ -78,6 +80,9 @@ CASES = [
     ("truncated gzip", TRAIN, [*GOOD, NEW, "--config.data.path={files}/cut.txt.gz"], ["cut.txt.gz"]),
     ("text shorter than a context", TRAIN, [*GOOD, NEW, "--config.data.path={files}/short.txt"], ["context"]),
     ("device for a file", TRAIN, [*GOOD, NEW, "--config.data.path=/dev/null"], ["/dev/null", "neither a file"]),
+    ("empty split", TRAIN, [*GOOD, NEW, "--config.data.split=hash"], ["validation split is empty", "contiguous"]),
+    ("option of another optimizer", TRAIN, [*GOOD, NEW, "--config.optimizer.momentum=0.9"],
+     ["momentum=0.9", "--config.optimizer.momentum=none"]),
     ("empty folder", TRAIN, [*GOOD, NEW, "--config.data.path={files}/nothing"], ["nothing"]),
     ("bad JSON line", TRAIN, [*GOOD, NEW, "--config.data.source=jsonl", "--config.data.path={files}/bad.jsonl"],
      ["bad.jsonl", "2"]),
@@ -125,6 +130,7 @@ CASES = [
     ("checkpoints all damaged", EVALUATE, ["--workdir={damaged}"], ["damaged"]),
     ("checkpoint of another model", EVALUATE,
      ["--workdir={foreign}"], ["another model", "embedding", "[25, 16]", "[25, 32]"]),
+    ("tokenizer of another run", EVALUATE, ["--workdir={swapped}"], ["tokenizer.json", "not the tokenizer"]),
     ("run without checkpoints", EVALUATE, ["--workdir={bare}"], ["no checkpoint"]),
     ("damaged config.json", EVALUATE, ["--workdir={torn}"], ["config.json"]),
     ("prompt with characters never seen", GENERATE, ["--workdir={run}", "--prompt=日本"], ["日"]),
@@ -177,7 +183,7 @@ def places(tmp_path_factory):
     names = {"configs": ROOT / "configs", "files": files, "run": root / "run", "huge": root / "huge"}
     done = program(TRAIN, *[a.format(**names) for a in [*GOOD, "--workdir={run}"]])
     assert done.returncode == 0, done.stderr
-    for name in ("damaged", "foreign", "bare", "torn"):
+    for name in ("damaged", "foreign", "bare", "torn", "swapped"):
         shutil.copytree(root / "run", root / name)
         names[name] = root / name
     for path in (root / "damaged" / "checkpoints").rglob("*"):
@@ -188,6 +194,7 @@ def places(tmp_path_factory):
     (root / "foreign" / "config.json").write_text(json.dumps(config))
     shutil.rmtree(root / "bare" / "checkpoints")
     (root / "torn" / "config.json").write_text("{")
+    CharacterTokenizer.train([text + "!"], False).save(root / "swapped" / "tokenizer.json")
     return names
 
 
@@ -225,3 +232,17 @@ def test_a_second_training_in_the_same_folder_is_refused(places):
         done = program(TRAIN, *[a.format(**places) for a in [*GOOD, "--workdir={run}"]])
     assert done.returncode == 2 and "another training" in done.stderr and "Traceback" not in done.stderr
     assert listing(places["run"]) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
+def test_a_full_disk_is_named_and_the_same_command_goes_on_when_there_is_room(places, tmp_path):
+    """A limit of the size of files stands in for the disk: the parameters do not fit, the rest does."""
+    import resource
+
+    arguments = [a.format(**places) for a in [*GOOD, "--config.model.width=128", f"--workdir={tmp_path}/run"]]
+    done = program(TRAIN, *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)))
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: cannot write checkpoint 1 to") and "there is no good checkpoint" in last
+    assert [path for path in (tmp_path / "run" / "checkpoints").iterdir()] == []
+    assert program(TRAIN, *arguments).returncode == 0

@@ -175,7 +175,7 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
             what = f"schedule={optimizer.schedule}" if name == "decay" else f"name={optimizer.name}"
             right = {"momentum": "name=sgd or muon", "adam_learning_rate": "name=muon", "decay": "schedule=wsd"}[name]
             raise UserError(f"config.optimizer.{name}={getattr(optimizer, name)} has no effect with {what}; it is of "
-                            f"{right}")
+                            f"{right}: set it to none (--config.optimizer.{name}=none)")
 
 
 def _check_parallel(config: Config) -> None:
