@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import re
 import sys
 
 from absl import flags
@@ -26,7 +27,7 @@ CORES = flags.DEFINE_integer("cores", 2, "CPU cores that every program may use",
 OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the tables to")
 
 TITLES = {
-    "training_step": "Step time, nanoGPT's CPU model and batch (4 layers x 128, 12 x 64 tokens)",
+    "training_step": "Step time, nanoGPT's CPU model and batch (4 layers x 128, 12 x 64 tokens), in one process",
     "time_to_loss": "Wall-clock to validation loss 1.88 on tinyshakespeare",
     "sampling": "Sampling, batch 1, float32",
     "second_start": "Time to the first step, from process start",
@@ -87,7 +88,9 @@ def measure(name: str) -> list[dict[str, object]]:
 def heading() -> str:
     import jax
 
-    command = " ".join(["python experiments/benchmark.py", *(a for a in sys.argv[1:] if not a.startswith("--output"))])
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("--output")]
+    without_paths = [re.sub(r"=.*[/\\].*", "=...", argument) for argument in given]
+    command = " ".join(["python experiments/benchmark.py", *without_paths])
     return (f"# Speed\n\n{datetime.date.today()}, {platform.machine()}, {CORES.value} cores, {jax.default_backend()}, "
             f"jax {jax.__version__}. Every ratio is from one run on one machine.\n\n`{command}`")
 
