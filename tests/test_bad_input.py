@@ -152,9 +152,9 @@ def get_config():
 """
 
 
-def program(name: str, *arguments: str, cwd=ROOT, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "experiments" / f"{name}.py"), *arguments], cwd=cwd, text=True,
-                          capture_output=True, timeout=120, **options)
+def program(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(ROOT / "experiments" / f"{name}.py"), *arguments], cwd=ROOT, text=True,
+                          capture_output=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +237,11 @@ def test_a_second_training_in_the_same_folder_is_refused(places):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
 def test_a_full_disk_is_named_and_the_same_command_goes_on_when_there_is_room(places, tmp_path):
     """A limit of the size of files stands in for the disk: the parameters do not fit, the rest does."""
-    import resource
-
     arguments = [a.format(**places) for a in [*GOOD, "--config.model.width=128", f"--workdir={tmp_path}/run"]]
-    done = program(TRAIN, *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)))
+    limited = ("import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+               "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])")
+    command = [sys.executable, "-c", limited, str(ROOT / "experiments" / "train.py"), *arguments]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: cannot write checkpoint 1 to") and "there is no good checkpoint" in last

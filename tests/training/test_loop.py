@@ -139,7 +139,7 @@ def test_twenty_kills_at_random_moments(command, unbroken, tmp_path):
     assert_same_run(unbroken, tmp_path / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_the_step_and_the_same_command_goes_on(number, command, unbroken, tmp_path):
     workdir = tmp_path / "run"
     process = subprocess.Popen([*command, f"--workdir={workdir}", "--config.training.checkpoint_every=100000"],

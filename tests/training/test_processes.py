@@ -72,7 +72,8 @@ def test_a_run_goes_on_with_another_engine_on_other_devices(command, alone, tmp_
     assert_agree(losses(tmp_path / "run"), alone)
 
 
-@pytest.mark.parametrize("arguments", [[], MESH], ids=["pmap", "mesh"])
+@pytest.mark.parametrize("arguments", [pytest.param([], id="pmap"),
+                                       pytest.param(MESH, id="mesh", marks=pytest.mark.slow)])
 def test_two_processes_train_and_resume_as_one(arguments, command, alone, tmp_path):
     """Reddens when processes disagree on a batch, a best loss or a checkpoint (they then wait for each other)."""
     devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
