@@ -2,19 +2,24 @@
 
 from purelm.config import presets
 from purelm.config.schema import (
+    AdapterConfig,
     Config,
     DataConfig,
+    DecodingConfig,
     ModelConfig,
     OptimizerConfig,
     ParallelConfig,
+    TaskConfig,
     TrainingConfig,
+    WordVectorsConfig,
 )
 from purelm.config.serialization import as_flag, from_dict, from_flag, load_json, to_json
 from purelm.config.validate import finalize, resolve_model, validate
 from purelm.errors import UserError, did_you_mean
 
 __all__ = [
-    "Config", "DataConfig", "ModelConfig", "OptimizerConfig", "ParallelConfig", "TrainingConfig", "as_flag",
+    "AdapterConfig", "Config", "DataConfig", "DecodingConfig", "ModelConfig", "OptimizerConfig", "ParallelConfig",
+    "TaskConfig", "TrainingConfig", "WordVectorsConfig", "as_flag",
     "choose", "finalize", "from_dict", "from_flag", "load_json", "presets", "resolve_model", "steps_of", "to_json",
     "validate",
 ]

@@ -18,11 +18,19 @@ def knob(default: Any, doc: str, *, minimum: float | None = None, above: float |
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """One Transformer stack; each published variation is a switch (models/ holds the papers)."""
+    """One Transformer stack and the networks before it; each published variation is a switch (models/ has the papers).
 
+    Fields that an architecture does not read are refused where they are set (config/architectures.py).
+    """
+
+    architecture: Literal["decoder", "encoder", "encoder_decoder", "recurrent", "recurrent_encoder_decoder",
+                          "word_vectors"] = knob(
+        "decoder", "Transformer decoder, encoder or both; a recurrent network, or two with attention; two tables")
     vocabulary_size: int | None = knob(None, "token types; none takes the tokenizer's, a larger number pads", minimum=2)
+    num_classes: int | None = knob(None, "of a classifier, or tags of a tagger; none takes the data's", minimum=2)
     context_length: int = knob(256, "tokens of a training window, and rows of learned positions", minimum=1)
-    num_layers: int = knob(4, "blocks", minimum=1)
+    num_layers: int = knob(4, "blocks, or recurrent layers; of the decoder where there are two stacks", minimum=1)
+    encoder_layers: int | None = knob(None, "blocks of an encoder beside a decoder; none is num_layers", minimum=1)
     width: int = knob(128, "size of the residual stream (D)", minimum=1)
     num_heads: int = knob(4, "query heads (N)", minimum=1)
     num_kv_heads: int | None = knob(
@@ -52,8 +60,17 @@ class ModelConfig:
     attention_implementation: Literal["auto", "naive", "xla", "cudnn", "splash"] = knob(
         "auto", "auto is cudnn on GPU where it can, splash on TPU where it can, else the fastest form of this device")
     logits_softcap: float | None = knob(None, "c in c tanh(logits / c)", above=0)
+    prefix_attention: bool = knob(False, "decoder: the tokens of a prompt see each other both ways (prefix LM)")
     bias: bool = knob(True, "biases in linear layers and LayerNorm")
     tied_embeddings: bool = knob(True, "the output layer is the embedding, transposed")
+    shared_embeddings: bool = knob(True, "encoder and decoder read the same table of embeddings")
+    token_types: int = knob(0, "kinds of token with an embedding each (BERT's sentence A and B); 0 is none", minimum=0)
+    head_transform: bool = knob(False, "a layer, activation and norm before the output layer (BERT)")
+    head_bias: bool = knob(False, "a bias on the output logits (BERT, BART)")
+    head_scale: Literal["one", "inverse_sqrt_width"] = knob(
+        "one", "factor on what a tied output layer reads (T5 v1.0: 1/sqrt(width))")
+    pooling: Literal["first", "last", "mean", "max", "attention"] = knob(
+        "mean", "how the features of tokens become one vector, for classification")
     embedding_scale: Literal["one", "sqrt_width"] = knob("one", "factor on the token embedding")
     residual_scale: Literal["one", "inverse_sqrt_depth", "rezero"] = knob(
         "one", "factor on each sublayer's output: 1, 1/sqrt(2 x layers), or learned from zero (ReZero)")
@@ -66,6 +83,17 @@ class ModelConfig:
     attention_dropout: float = knob(0.0, "on attention weights", minimum=0, maximum=0.99)
     residual_dropout: float = knob(0.0, "on each sublayer's output", minimum=0, maximum=0.99)
     feed_forward_dropout: float = knob(0.0, "on the hidden units of the feed-forward", minimum=0, maximum=0.99)
+    classifier_dropout: float = knob(0.0, "on what a classifier's output layer reads", minimum=0, maximum=0.99)
+    cell: Literal["lstm", "gru"] = knob("lstm", "of recurrent layers")
+    hidden_size: int | None = knob(None, "units of a recurrent layer, in each direction; none is width", minimum=1)
+    bidirectional: bool = knob(False, "recurrent layers read both ways (of two networks, the encoder)")
+    recurrent_attention: Literal["bahdanau", "luong"] = knob(
+        "bahdanau", "how a recurrent decoder attends: additive, before the cell; or multiplicative, after it")
+    recurrent_dropout: float = knob(
+        0.0, "on the hidden state from step to step, one mask a sequence (Gal & Ghahramani 2016)", minimum=0,
+        maximum=0.99)
+    variational_dropout: bool = knob(
+        False, "recurrent: embedding_dropout and residual_dropout draw one mask a sequence, not one a step")
     parallel_block: bool = knob(False, "attention and feed-forward read the same norm and are summed (GPT-J)")
     layer_sharing: int = knob(1, "consecutive layers that share one set of parameters (ALBERT)", minimum=1)
     scan_layers: bool = knob(False, "lax.scan over layers: compiles faster; same parameters either way")
@@ -78,12 +106,38 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where text comes from and how it becomes windows of tokens."""
+    """Where examples come from and how they become tokens."""
 
     source: Literal["auto", "python_stdlib", "text", "jsonl", "tfds"] = knob(
         "auto", "auto: by path's ending; with no path, tfds_name's set or else the interpreter's own library")
     path: str | None = knob(None, "file, glob, or folder with train/validation/test files; plain, .gz or .xz")
+    format: Literal["auto", "text", "labels", "pairs", "tags", "squad", "turns", "code"] = knob(
+        "auto", "what a row holds (data/formats.py); auto is the task's own")
     text_field: str = knob("text", "field of a JSON line, or feature of a TFDS example, that holds the text")
+    text_pair_field: str | None = knob(None, "labels: a second text, as of premise and hypothesis")
+    label_field: str = knob("label", "labels: the class, a string, number or boolean")
+    source_field: str = knob("en", "pairs: what is read")
+    target_field: str = knob("de", "pairs: what is to be written; a string, or several that are all right")
+    tokens_field: str = knob("tokens", "tags: the words")
+    tags_field: str = knob("tags", "tags: one BIO tag a word")
+    id_field: str = knob("id", "squad: the question's id")
+    context_field: str = knob("context", "squad: the paragraph")
+    question_field: str = knob("question", "squad: the question")
+    answers_field: str = knob("answers", "squad: objects with text and start (a character of the paragraph)")
+    turns_field: str = knob("turns", "turns: strings, or objects with speaker_field and text_field")
+    speaker_field: str = knob("speaker", "turns: who speaks")
+    assistant: str = knob("system", "turns: the speaker who is learned; of bare strings, every second one")
+    prompt: str = knob("", "put before every source of a pair (T5's task prefix)")
+    mixture: tuple[tuple[str, str, str, float], ...] = knob(
+        (), "several tasks as text to text: (prompt, format, path, weight), such as ('translate English to German: ', "
+        "'pairs:en:de', 'multi30k', 1.0); fields follow the format, paths start at config.data.path")
+    mixture_temperature: float | None = knob(
+        None, "sizes^(1/temperature) in place of the mixture's weights (Raffel et al. 2020, 3.5.2)", above=0)
+    augmentation: tuple[str, ...] = knob(
+        (), "steps on training texts, in order, such as 'word_dropout:0.1' (data/augmentation.py)")
+    truncation: Literal["head", "tail", "both"] = knob(
+        "head", "what is kept of a text longer than the context: its start, its end, or half of each")
+    bucketing: bool = knob(True, "batches of examples of like length, padded to few lengths; else to the context")
     tfds_name: str | None = knob(None, "TFDS name, such as lm1b or my_set/config:1.0.0")
     tfds_dir: str | None = knob(None, "where TFDS keeps its data; none is its own default")
     document: Literal["file", "line", "blank_line"] = knob("file", "what ends a document of a text file")
@@ -94,9 +148,9 @@ class DataConfig:
         "auto is contiguous for a single document")
     validation_fraction: float = knob(0.05, "of the data, where files do not split it", minimum=0, maximum=0.9)
     test_fraction: float = knob(0.05, "of the data; none is cut where files split it", minimum=0, maximum=0.9)
-    tokenizer: Literal["bytes", "characters", "bpe", "wordpiece", "unigram"] = knob("bpe", "how text becomes tokens")
+    tokenizer: Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"] = knob("bpe", "how text becomes tokens")
     tokenizer_vocabulary_size: int = knob(
-        2048, "of a trained tokenizer (bpe, wordpiece, unigram), end of text included", minimum=2)
+        2048, "of a trained tokenizer (words, bpe, wordpiece, unigram), end of text included", minimum=2)
     tokenizer_path: str | None = knob(None, "tokenizer.json to take instead of training one")
     end_of_text: bool = knob(True, "start each document with the <|endoftext|> token")
     packing: Literal["documents", "stream"] = knob(
@@ -104,6 +158,60 @@ class DataConfig:
     window_offset: Literal["random", "fixed"] = knob(
         "random", "where an epoch's windows start: at a new offset each epoch, or always at 0")
     cache_dir: str | None = knob(None, "for tokenized data; none is $PURELM_CACHE or ~/.cache/purelm")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What is learned from the data, and by which of the field's metrics it is judged."""
+
+    name: Literal["language_modeling", "masked_language_modeling", "span_corruption", "classification", "tagging",
+                  "sequence_to_sequence", "extractive_qa", "dialogue", "code_generation", "word_vectors"] = knob(
+        "language_modeling", "the module of tasks/ that says what an example, its loss and its prediction are")
+    loss: Literal["cross_entropy", "squared_error"] = knob(
+        "cross_entropy", "classification: or the squared distance of the probabilities from the right ones")
+    metrics: tuple[Literal["bleu", "chrf", "rouge", "squad"], ...] = knob(
+        ("bleu", "chrf"), "sequence_to_sequence: what evaluate.py measures")
+    bleu_tokenizer: Literal["13a", "intl", "zh", "char", "none"] = knob("13a", "sacreBLEU's, for bleu")
+    mask_fraction: float = knob(0.15, "masked_language_modeling, span_corruption: tokens hidden", above=0, maximum=0.9)
+    mean_span_length: float = knob(3.0, "span_corruption: tokens of a hidden span", minimum=1)
+    window_overlap: int = knob(64, "extractive_qa: tokens that two windows of a long paragraph share", minimum=0)
+    longest_answer: int = knob(30, "extractive_qa: tokens of an answer at most", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class WordVectorsConfig:
+    """Word vectors (task word_vectors): Mikolov et al. 2013; Pennington et al. 2014."""
+
+    method: Literal["skip_gram", "cbow", "glove"] = knob("skip_gram", "what predicts what")
+    window: int = knob(5, "words on either side, drawn anew for each word from 1 to this (glove: all of them)",
+                       minimum=1)
+    negatives: int = knob(5, "random words against each right one (skip_gram, cbow)", minimum=1)
+    negative_power: float = knob(0.75, "of a word's frequency, for drawing negatives", minimum=0, maximum=1)
+    subsample: float = knob(1e-3, "frequency above which words are left out at random; 0 keeps all", minimum=0)
+    minimum_count: int = knob(5, "rarer words are left out", minimum=1)
+    glove_maximum: float = knob(100.0, "co-occurrences from which a pair has full weight", above=0)
+    glove_power: float = knob(0.75, "of the weight below that", above=0, maximum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """Low-rank adapters (LoRA: Hu et al. 2021, arXiv 2106.09685) on a model taken from init_from."""
+
+    rank: int | None = knob(None, "of each adapter; none has no adapters", minimum=1)
+    alpha: float = knob(16.0, "adapters count alpha / rank", above=0)
+    targets: str = knob(r"layers/attention/(query|value)/kernel$", "regex on the paths of the matrices adapted")
+    trained: str = knob(r"^classifier/", "regex on the paths trained besides the adapters; all else is frozen")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingConfig:
+    """How answers are written where a task writes (sequence_to_sequence, dialogue, code_generation)."""
+
+    beam_size: int = knob(1, "hypotheses kept; 1 is greedy", minimum=1)
+    length_penalty: float = knob(0.6, "alpha in ((5 + length) / 6)^alpha (Wu et al. 2016)", minimum=0)
+    max_new_tokens: int = knob(128, "tokens of an answer at most", minimum=1)
+    temperature: float = knob(0.0, "of draws; 0 is greedy (dialogue, code_generation)", minimum=0)
+    num_samples: int = knob(1, "programs a problem (code_generation)", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +241,9 @@ class OptimizerConfig:
         "(regex on the parameter's path, factor on weight_decay); the first match counts, no match is an error")
     learning_rate_rules: tuple[tuple[str, float], ...] = knob(
         ((".*", 1.0),), "(regex, factor on the learning rate); 0 freezes; as above")
+    layer_decay: float | None = knob(
+        None, "factor on the learning rate for each layer further from the output (Howard & Ruder 2018)", above=0,
+        maximum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +286,15 @@ class Config:
     """A whole run."""
 
     seed: int = knob(0, "of initial values, data order and dropout", minimum=0, maximum=2**31 - 1)
+    init_from: str | None = knob(
+        None, "run folder to start from: its tokenizer, and its parameters wherever name and shape are the same")
+    init_vectors: str | None = knob(None, "word2vec text file to start the embeddings of its words from")
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    word_vectors: WordVectorsConfig = dataclasses.field(default_factory=WordVectorsConfig)
+    adapter: AdapterConfig = dataclasses.field(default_factory=AdapterConfig)
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
