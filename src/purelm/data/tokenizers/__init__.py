@@ -1,18 +1,29 @@
-"""Tokenizers: bytes, characters, and trained BPE, WordPiece and Unigram."""
+"""Tokenizers: bytes, characters, words, and trained BPE, WordPiece and Unigram."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from purelm.data.tokenizers.base import END_OF_TEXT, FORMAT, Tokenizer
 from purelm.data.tokenizers.simple import ByteTokenizer, CharacterTokenizer
-from purelm.data.tokenizers.trained import TRAINED_KINDS, TrainedTokenizer, train_tokenizer
+from purelm.data.tokenizers.trained import TRAINED_KINDS, TrainedTokenizer, train_subwords
+from purelm.data.tokenizers.words import WordTokenizer
 from purelm.errors import UserError
 
 __all__ = ["END_OF_TEXT", "TRAINED_KINDS", "ByteTokenizer", "CharacterTokenizer", "Tokenizer", "TrainedTokenizer",
-           "load_tokenizer", "train_tokenizer"]
+           "WordTokenizer", "load_tokenizer", "train_tokenizer"]
+
+
+def train_tokenizer(kind: str, texts: Iterable[str], vocabulary_size: int, *, end_of_text: bool,
+                    show_progress: bool = False) -> Tokenizer:
+    """A tokenizer of `kind` (words, bpe, wordpiece, unigram) made from `texts`; both raise UserError for a vocabulary
+    that is too small (`WordTokenizer.train`, `train_subwords`)."""
+    if kind == WordTokenizer.kind:
+        return WordTokenizer.train(texts, vocabulary_size, end_of_text=end_of_text)
+    return train_subwords(kind, texts, vocabulary_size, end_of_text=end_of_text, show_progress=show_progress)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
@@ -51,6 +62,8 @@ def _from_content(content: dict[str, Any]) -> Tokenizer:
         return ByteTokenizer(end_of_text)
     if kind == "characters":
         return CharacterTokenizer(content["characters"], end_of_text)
+    if kind == "words":
+        return WordTokenizer(content["words"], end_of_text)
     if kind in TRAINED_KINDS:
         return TrainedTokenizer(kind, content["tokenizer"], end_of_text)
     raise KeyError(kind)

@@ -20,18 +20,20 @@ FORMAT = "purelm-tokenizer-1"
 
 
 class Tokenizer(abc.ABC):
-    """Text to token ids and back: `decode(encode(text)) == text` for every text that can be encoded.
+    """Text to token ids and back: `decode(encode(text)) == text` for every text that can be encoded (but see words).
 
     Ids 0 .. base_size-1 stand for text. The end-of-text token, where there is one, is the id after them: no text
     encodes to it, least of all the text "<|endoftext|>", which is ordinary text.
 
     Attributes:
         kind: the name that `data.tokenizer` gives it.
+        separator: UTF-8 that `decode` puts between tokens; empty where nothing is lost (all but words).
         base_size: number of ids that stand for text.
         end_of_text: whether there is an end-of-text token.
     """
 
     kind: str
+    separator: bytes = b""
     base_size: int
 
     def __init__(self, end_of_text: bool):
@@ -65,7 +67,7 @@ class Tokenizer(abc.ABC):
         outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
         if outside.size:
             raise UserError(f"token id {outside[0]} is not in the vocabulary; ids are 0 to {self.vocabulary_size - 1}")
-        return b"".join([self.token_bytes[i] for i in ids.tolist()]).decode("utf-8", errors="replace")
+        return self.separator.join([self.token_bytes[i] for i in ids.tolist()]).decode("utf-8", errors="replace")
 
     @cached_property
     def token_bytes(self) -> list[bytes]:

@@ -85,8 +85,8 @@ def chunks(text: str, size: int = _CHUNK_CHARACTERS) -> Iterator[str]:
         yield text[start:]
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocabulary_size: int, *, end_of_text: bool,
-                    show_progress: bool = False) -> TrainedTokenizer:
+def train_subwords(kind: str, texts: Iterable[str], vocabulary_size: int, *, end_of_text: bool,
+                   show_progress: bool = False) -> TrainedTokenizer:
     """Trains a BPE (Sennrich et al. 2016), WordPiece (Schuster & Nakajima 2012) or Unigram (Kudo 2018) tokenizer.
 
     `vocabulary_size` counts the end-of-text token; a small text may give fewer. Raises UserError where it cannot
