@@ -1,0 +1,1 @@
+"""How an answer is judged: predictions, and the metrics of the field, one module a task."""
