@@ -162,6 +162,53 @@ def test_rows_stop_at_different_times_and_the_loop_with_the_last(monkeypatch):
     assert len(steps) == found.lengths_B.max() < 40
 
 
+def ragged(lengths) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts of these lengths, and garbage after them."""
+    prompt_BT = prompts(len(lengths), max(lengths))
+    return np.where(np.arange(max(lengths)) < np.array(lengths)[:, None], prompt_BT, 99), np.array(lengths)
+
+
+@pytest.mark.parametrize("name", ["learned", "rope_gqa", "alibi_window"])
+@pytest.mark.parametrize("sampler", [GREEDY, Sampler(1.2)], ids=str)
+def test_prompts_of_different_lengths_are_each_as_alone(name, sampler):
+    # Reddens with: a drawn token taken inside of a prompt, an answer that begins with the longest prompt's end, keys
+    # by step in place of position, rows that end with the first of them, or windows cut by each row's own prompt.
+    config, key = VARIANTS[name], jax.random.key(5)
+    for lengths in [(5, 2, 7, 3), (1, 8, 9, 20), (13, 11, 12, 30)]:
+        prompt_BT, lengths_B = ragged(lengths)
+        together = run(config, prompt_BT, 12, sampler, key=key, prompt_lengths_B=lengths_B)
+        for row, length in enumerate(lengths):
+            alone = run(config, prompt_BT[row: row + 1, :length], 12, sampler, key=jax.random.fold_in(key, row)[None])
+            np.testing.assert_array_equal(together.ids_BT[row], alone.ids_BT[0], err_msg=f"{lengths} {row}")
+            np.testing.assert_allclose(together.log_probabilities_B[row], alone.log_probabilities_B[0], rtol=1e-4)
+        assert together.lengths_B.tolist() == [12] * 4
+
+
+def test_prompts_of_different_lengths_stop_as_alone():
+    prompt_BT, lengths_B = ragged((5, 2, 7, 3, 3, 1))
+    free = run(BASE, prompt_BT, 20, prompt_lengths_B=lengths_B)
+    stop_id = int(free.ids_BT[1, 4])  # of the shortest: it waits for the others
+    found = run(BASE, prompt_BT, 20, prompt_lengths_B=lengths_B, stop_id=stop_id)
+    for row, length in enumerate(lengths_B):
+        alone = run(BASE, prompt_BT[row: row + 1, :length], 20, stop_id=stop_id)
+        assert found.ids_BT[row].tolist() == alone.ids_BT[0].tolist()
+        assert found.lengths_B[row] == alone.lengths_B[0] and found.stopped_B[row] == alone.stopped_B[0]
+    assert found.stopped_B.any() and len(set(found.lengths_B.tolist())) > 1
+
+
+@pytest.mark.parametrize("sampler", [GREEDY, Sampler(0.5, top_k=3)], ids=str)
+def test_log_probabilities_are_those_of_the_model(sampler):
+    # Reddens with: the sampler's own distribution, the padded vocabulary counted, or ids after the stop counted.
+    prompt_BT, stop_id = prompts(4, 3) % 9, 2
+    found = run(BASE, prompt_BT, 5, sampler, stop_id=stop_id, vocabulary_size=9)
+    assert found.stopped_B.any() and not found.stopped_B.all()
+    tokens_BT = np.concatenate([prompt_BT, found.ids_BT], axis=1)
+    logits_BTV = Transformer(BASE).apply({"params": make_params(BASE)}, tokens_BT[:, :-1]).logits_BTV[:, 2:, :9]
+    each_BT = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits_BTV)), found.ids_BT[..., None], axis=-1)[..., 0]
+    expected_B = np.where(np.arange(5) < found.lengths_B[:, None], each_BT, 0).sum(1)
+    np.testing.assert_allclose(found.log_probabilities_B, expected_B, rtol=1e-4)
+
+
 def test_ids_of_the_padding_never_come_out():
     prompt_BT = prompts(4, 3) % 5
     found = run(BASE, prompt_BT, 30, Sampler(3.0), vocabulary_size=5)
@@ -211,6 +258,9 @@ def test_logits_that_are_not_numbers_are_refused(value):
     ([[1, 9]], {"vocabulary_size": 9}, r"prompt id 9 .*\(0 to 8\)"),
     ([[1]], {"stop_id": 13}, "stop_id 13"),
     ([[1]], {"num_tokens": -1}, "max_new_tokens is -1"),
+    ([[1, 2]], {"prompt_lengths_B": [3]}, "1 numbers from 1 to 2"),
+    ([[1, 2]], {"prompt_lengths_B": [0]}, r"prompt_lengths_B is \[0\]"),
+    ([[1, 2]], {"prompt_lengths_B": [1, 1]}, "1 numbers from 1 to 2"),
 ])
 def test_wrong_calls_are_refused(prompt, options, words):
     options = dict(options)

@@ -82,7 +82,8 @@ def test_texts_end_with_the_document(params):
 
 
 def test_decoded_samples_leave_out_what_is_not_text():
-    generated = Generated(np.array([[1, 5, 5], [1, 2, 3]]), np.array([2, 3]), np.array([True, False]))
+    generated = Generated(np.array([[1, 5, 5], [1, 2, 3]]), np.array([2, 3]), np.array([True, False]),
+                          np.zeros(2))
     assert decode_samples(Letters(True), np.array([5, 0]), generated) == ["ab", "abcd"]
     assert decode_samples(Letters(True), np.array([0, 5]), generated) == ["a|b", "a|bcd"]
 

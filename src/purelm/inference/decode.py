@@ -5,6 +5,9 @@ tokens from `window_start(t, C)` to t - 1, all of them while they fit in C, and 
 position scheme, so that no model reads positions that it was not trained on. A window that is full starts again with
 its last half (the cache is filled anew), which costs one prefill every C/2 tokens. What a token is drawn from so
 depends on the text before it alone, not on where the prompt ended.
+
+Prompts of different lengths run in lock step from the end of the shortest: where a row's own prompt goes on, its next
+token is taken in place of the drawn one. So every row is what it would be alone.
 """
 
 from __future__ import annotations
@@ -20,15 +23,13 @@ import numpy as np
 from purelm.config import ModelConfig
 from purelm.errors import UserError
 from purelm.inference.sampling import Sampler, mask_vocabulary, sample
-from purelm.models import Cache, Transformer, init_cache, unstack_layers
+from purelm.inference.steps import Steps, transformer_steps
 
 # Stands in the ids for a token whose logits were not numbers.
 _NOT_A_NUMBER = -1
 
-# (tokens_BT, cache) -> (logits_BV of the last token, cache)
-Step = Callable[[jax.Array, Cache], tuple[jax.Array, Cache]]
-# (logits_BV, position) -> ids_B
-Draw = Callable[[jax.Array, jax.Array], jax.Array]
+# (logits_BV, position) -> (ids_B, their log-probabilities)
+Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Generated(NamedTuple):
@@ -37,21 +38,31 @@ class Generated(NamedTuple):
     ids_BT: int32 [B, max_new_tokens], the new ids alone; after a row's stop_id, stop_id again.
     lengths_B: int32, how many of a row's ids were generated, its stop_id included.
     stopped_B: bool, whether the row ended with stop_id.
+    log_probabilities_B: float32, nats: of those ids, summed, under the model itself (temperature 1, nothing dropped).
     """
 
     ids_BT: np.ndarray
     lengths_B: np.ndarray
     stopped_B: np.ndarray
+    log_probabilities_B: np.ndarray
 
 
 class _State(NamedTuple):
-    """The loop's carry: ids_BX are known up to `position`, the cache up to the token before the last of them."""
+    """The loop's carry: ids_BX are known up to `position`, the memory up to the token before the last of them."""
 
     ids_BX: jax.Array
     position: jax.Array
     lengths_B: jax.Array
     stopped_B: jax.Array
-    cache: Cache
+    log_probabilities_B: jax.Array
+    memory: Any
+
+
+class _Rows(NamedTuple):
+    """Where each row's own prompt ends, and where its answer ends at the latest: positions, int32 [B]."""
+
+    starts_B: jax.Array
+    ends_B: jax.Array
 
 
 class _Sizes(NamedTuple):
@@ -80,6 +91,7 @@ def generate(
     max_new_tokens: int,
     sampler: Sampler,
     key: jax.Array,
+    prompt_lengths_B: Any = None,
     stop_id: int | None = None,
     vocabulary_size: int | None = None,
 ) -> Generated:
@@ -88,12 +100,14 @@ def generate(
     Args:
       config: the model's, with vocabulary_size set.
       params: its parameters; `unstack_layers(params)` spares repeated calls a copy of the layers each.
-      prompt_ids_BT: integers [B, T], rows of the same length, at least one token; may be longer than the context.
+      prompt_ids_BT: integers [B, T], at least one token a row; may be longer than the context.
       max_new_tokens: at most so many a row, also past the context (see the module's docstring).
       sampler: how tokens are drawn.
       key: one random key, of which row r uses fold_in(key, r), or an array of B typed keys, one a row. The token at
         position t is drawn with fold_in(row's key, t): a row does not depend on the others, nor a token on the
         prompt's length.
+      prompt_lengths_B: tokens of each row's prompt, where they differ; what follows them in prompt_ids_BT is not
+        read. Rows wait for the longest prompt, so give prompts of like length together.
       stop_id: ends a row.
       vocabulary_size: the tokenizer's, where the model's is padded: ids from it on are never drawn.
 
@@ -102,43 +116,68 @@ def generate(
     One program is compiled for each config, sampler, batch size and bucket of lengths (see `_sizes`).
     """
     vocabulary_size = config.vocabulary_size if vocabulary_size is None else vocabulary_size
-    prompt_BT = _checked_prompt(prompt_ids_BT, vocabulary_size)
+    prompt_BT, prompt_lengths_B = _checked_prompt(prompt_ids_BT, prompt_lengths_B, vocabulary_size)
     if max_new_tokens < 0:
         raise UserError(f"max_new_tokens is {max_new_tokens}; it must be 0 or more")
     if stop_id is not None and not 0 <= stop_id < vocabulary_size:
         raise UserError(f"stop_id {stop_id} is outside of the vocabulary (0 to {vocabulary_size - 1})")
+    options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "stop_id": stop_id,
+               "vocabulary_size": vocabulary_size}
+    keys_B = _row_keys(key, len(prompt_BT))
+    if not config.prefix_attention or len(set(prompt_lengths_B.tolist())) == 1:
+        return _generate(config, params, prompt_BT, prompt_lengths_B, keys_B, **options)
+    # A prompt that is read both ways is read at once: rows of one length at a time.
+    parts, order = [], []
+    for length in sorted(set(prompt_lengths_B.tolist())):
+        rows = np.flatnonzero(prompt_lengths_B == length)
+        order.append(rows)
+        parts.append(_generate(config, params, prompt_BT[rows, :length], prompt_lengths_B[rows], keys_B[rows],
+                               **options))
+    back = np.argsort(np.concatenate(order))
+    return Generated(*(np.concatenate(leaves)[back] for leaves in zip(*parts)))
+
+
+def _generate(config, params, prompt_BT, prompt_lengths_B, keys_B, *, max_new_tokens, sampler, stop_id,
+              vocabulary_size) -> Generated:
+    """`generate` of checked prompts, of one length each where the model has prefix_attention."""
+    shortest, longest = int(prompt_lengths_B.min()), int(prompt_lengths_B.max())
     # The tokens before the first window are never seen; window_start commutes with cropping them.
-    origin = window_start(prompt_BT.shape[1], config.context_length)
-    prompt_BT = prompt_BT[:, origin:]
-    batch_size, prompt_length = prompt_BT.shape
-    end = prompt_length + max_new_tokens
-    sizes = _sizes(prompt_length, end, config.context_length)
-    ids_BX = np.zeros((batch_size, sizes.buffer), np.int32)
-    ids_BX[:, :prompt_length] = prompt_BT
+    origin = window_start(shortest, config.context_length)
+    starts_B, end = (prompt_lengths_B - origin).astype(np.int32), longest - origin + max_new_tokens
+    sizes = _sizes(config, shortest - origin, end)
+    ids_BX = np.zeros((len(prompt_BT), sizes.buffer), np.int32)
+    ids_BX[:, :longest - origin] = prompt_BT[:, origin:longest]
     state = _run(
         config, sampler, sizes, vocabulary_size, params, ids_BX,
-        np.int32(prompt_length), np.int32(end), np.int32(origin), _row_keys(key, batch_size),
+        _Rows(starts_B, starts_B + np.int32(max_new_tokens)), np.int32(origin), keys_B,
         np.int32(-1 if stop_id is None else stop_id),
     )
-    ids_BX, lengths_B, stopped_B = jax.device_get(state)
-    new_BT = ids_BX[:, prompt_length: prompt_length + int(np.max(lengths_B))]
-    if (new_BT == _NOT_A_NUMBER).any():
+    ids_BX, lengths_B, stopped_B, log_probabilities_B = jax.device_get(state)
+    number_T = np.arange(max_new_tokens)
+    new_BT = np.take_along_axis(ids_BX, starts_B[:, None] + number_T, axis=1)
+    written_BT = number_T < lengths_B[:, None]
+    if (written_BT & (new_BT == _NOT_A_NUMBER)).any():
         raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
                         "take an earlier checkpoint")
-    new_BT = ids_BX[:, prompt_length:end]
     if stop_id is not None:
-        new_BT = np.where(np.arange(max_new_tokens) < lengths_B[:, None], new_BT, stop_id)
-    return Generated(new_BT, lengths_B, stopped_B)
+        new_BT = np.where(written_BT, new_BT, stop_id)
+    return Generated(new_BT, lengths_B, stopped_B, log_probabilities_B)
 
 
-def _checked_prompt(prompt_ids_BT: Any, vocabulary_size: int) -> np.ndarray:
+def _checked_prompt(prompt_ids_BT: Any, prompt_lengths_B: Any, vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int32 [B, T], 0 past each row's prompt; int32 [B] lengths)."""
     prompt_BT = np.asarray(prompt_ids_BT)
     if prompt_BT.ndim != 2 or prompt_BT.size == 0:
         raise UserError(f"the prompt has shape {prompt_BT.shape}; it must be [rows, tokens] with one token or more")
+    rows, longest = prompt_BT.shape
+    lengths_B = np.full(rows, longest) if prompt_lengths_B is None else np.asarray(prompt_lengths_B)
+    if lengths_B.shape != (rows,) or lengths_B.min() < 1 or lengths_B.max() > longest:
+        raise UserError(f"prompt_lengths_B is {lengths_B.tolist()}; it must be {rows} numbers from 1 to {longest}")
+    prompt_BT = np.where(np.arange(longest) < lengths_B[:, None], prompt_BT, 0)
     outside = prompt_BT[(prompt_BT < 0) | (prompt_BT >= vocabulary_size)]
     if outside.size:
         raise UserError(f"prompt id {outside[0]} is outside of the vocabulary (0 to {vocabulary_size - 1})")
-    return prompt_BT.astype(np.int32)
+    return prompt_BT.astype(np.int32), lengths_B.astype(np.int32)
 
 
 def _row_keys(key: jax.Array, batch_size: int) -> jax.Array:
@@ -150,15 +189,17 @@ def _row_keys(key: jax.Array, batch_size: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch_size))
 
 
-def _sizes(prompt_length: int, end: int, context_length: int) -> _Sizes:
+def _sizes(config: ModelConfig, prompt_length: int, end: int) -> _Sizes:
     """Shapes for positions up to `end`, rounded up so that near lengths share a program.
 
-    The prefill (all but the last token of a window) is rounded to a power of two, the cache, which every step reads
-    whole, to a multiple of 64; neither beyond the context, and both padded on the right, where no query looks.
+    The prefill (all but the last token of a window; all where the prompt is read both ways) is rounded to a power of
+    two, the cache, which every step reads whole, to a multiple of 64; neither beyond the context, and both padded on
+    the right, where no query looks.
     """
+    context_length = config.context_length
     slides = end > context_length + 1
     prefill = prompt_length - 1 if not slides else max(prompt_length - 1, context_length // 2)
-    prefill = min(_power_of_two(prefill), context_length)
+    prefill = min(_power_of_two(prefill + config.prefix_attention), context_length)
     cache = min(max(-(-end // 64) * 64, prefill), context_length)
     return _Sizes(buffer=_power_of_two(end + prefill), prefill=prefill, cache=cache)
 
@@ -168,68 +209,63 @@ def _power_of_two(size: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(config, sampler, sizes, vocabulary_size, params, ids_BX, prompt_length, end, origin, keys_B, stop_id):
-    """The compiled program: `_decode` with the model as its step."""
-    # Once, before the loop: a step that sliced the stack would copy every layer for every token.
-    params = params if isinstance(params["layers"], tuple) else unstack_layers(params)
-    model = Transformer(config)
+def _run(config, sampler, sizes, vocabulary_size, params, ids_BX, rows, origin, keys_B, stop_id):
+    """The compiled program: `_decode` with the model's steps."""
+    batch_size, shortest = ids_BX.shape[0], jnp.min(rows.starts_B)
+    steps = transformer_steps(config, params, rows=batch_size, cache=sizes.cache, prefill=sizes.prefill,
+                              prompt_end=shortest)
 
-    def step(tokens_BT: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        output = model.apply({"params": params}, tokens_BT, cache=cache)
-        return output.logits_BTV[:, -1], output.cache
-
-    def draw(logits_BV: jax.Array, position: jax.Array) -> jax.Array:
+    def draw(logits_BV: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, origin + position)
-        ids_B = sample(sampler, mask_vocabulary(logits_BV, vocabulary_size), keys)
-        return jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=-1)), ids_B, _NOT_A_NUMBER)
+        logits_BV = mask_vocabulary(logits_BV.astype(jnp.float32), vocabulary_size)
+        ids_B = sample(sampler, logits_BV, keys)
+        chosen_B = jnp.take_along_axis(logits_BV, ids_B[:, None], axis=-1)[:, 0]
+        log_probabilities_B = chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
+        return jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=-1)), ids_B, _NOT_A_NUMBER), log_probabilities_B
 
     state = _State(
         ids_BX=ids_BX,
-        position=prompt_length,
-        lengths_B=jnp.zeros(ids_BX.shape[0], jnp.int32),
-        stopped_B=jnp.zeros(ids_BX.shape[0], bool),
-        cache=init_cache(config, ids_BX.shape[0], sizes.cache),
+        position=shortest,
+        lengths_B=jnp.zeros(batch_size, jnp.int32),
+        stopped_B=jnp.zeros(batch_size, bool),
+        log_probabilities_B=jnp.zeros(batch_size, jnp.float32),
+        memory=steps.memory,
     )
-    state = _decode(step, draw, state, end, stop_id, context_length=config.context_length, prefill=sizes.prefill)
-    return state.ids_BX, state.lengths_B, state.stopped_B
+    state = _decode(steps, draw, rows, state, stop_id, context_length=config.context_length)
+    return state.ids_BX, state.lengths_B, state.stopped_B, state.log_probabilities_B
 
 
-def _decode(
-    step: Step, draw: Draw, state: _State, end: jax.Array, stop_id: jax.Array, *, context_length: int, prefill: int
-) -> _State:
-    """Draws tokens from state.position to `end`, or until all rows have stopped; window after window."""
+def _decode(steps: Steps, draw: Draw, rows: _Rows, state: _State, stop_id: jax.Array, *,
+            context_length: int) -> _State:
+    """Draws tokens from state.position until all rows have stopped or reached their ends; window after window."""
 
     def next_window(state: _State) -> _State:
         start = window_start(state.position, context_length)
-        state = state._replace(cache=_prefill(step, state, start, prefill))
-        last = jnp.minimum(end, start + context_length + 1)
-        return jax.lax.while_loop(functools.partial(_unfinished, last), next_token, state)
+        state = state._replace(memory=steps.prefill(state.ids_BX, start, state.position, state.memory))
+        last = start + context_length + 1
+        return jax.lax.while_loop(lambda state: unfinished(state) & (state.position < last), next_token, state)
 
     def next_token(state: _State) -> _State:
         tokens_B1 = jax.lax.dynamic_slice_in_dim(state.ids_BX, state.position - 1, 1, axis=1)
-        logits_BV, cache = step(tokens_B1, state.cache)
-        ids_B = draw(logits_BV, state.position)
+        logits_BV, memory = steps.step(tokens_B1, state.memory)
+        ids_B, log_probabilities_B = draw(logits_BV, state.position)
+        given_B = jax.lax.dynamic_slice_in_dim(state.ids_BX, state.position, 1, axis=1)[:, 0]
+        in_prompt_B = state.position < rows.starts_B
+        ids_B = jnp.where(in_prompt_B, given_B, ids_B)
+        written_B = ~in_prompt_B & ~finished(state)
         return _State(
             ids_BX=jax.lax.dynamic_update_slice_in_dim(state.ids_BX, ids_B[:, None], state.position, axis=1),
             position=state.position + 1,
-            lengths_B=state.lengths_B + ~state.stopped_B,
-            stopped_B=state.stopped_B | (ids_B == stop_id),
-            cache=cache,
+            lengths_B=state.lengths_B + written_B,
+            stopped_B=state.stopped_B | (written_B & (ids_B == stop_id)),
+            log_probabilities_B=state.log_probabilities_B + jnp.where(written_B, log_probabilities_B, 0),
+            memory=memory,
         )
 
-    return jax.lax.while_loop(functools.partial(_unfinished, end), next_window, state)
+    def finished(state: _State) -> jax.Array:
+        return state.stopped_B | (state.position >= rows.ends_B)
 
+    def unfinished(state: _State) -> jax.Array:
+        return ~jnp.all(finished(state))
 
-def _unfinished(end: jax.Array, state: _State) -> jax.Array:
-    return (state.position < end) & ~jnp.all(state.stopped_B)
-
-
-def _prefill(step: Step, state: _State, start: jax.Array, size: int) -> Cache:
-    """The cache of a window's tokens from `start` on, but for the last, which the loop's first step reads.
-
-    `size` tokens are read; those past the window's end write rows that `length` hides and later tokens overwrite. The
-    logits go unused, so that XLA leaves them out.
-    """
-    tokens_BT = jax.lax.dynamic_slice_in_dim(state.ids_BX, start, size, axis=1)
-    _, cache = step(tokens_BT, state.cache._replace(length=jnp.zeros((), jnp.int32)))
-    return cache._replace(length=state.position - 1 - start)
+    return jax.lax.while_loop(unfinished, next_window, state)
