@@ -167,7 +167,7 @@ PERTURBED = {
     "epsilon": ({}, 0.1), "momentum": ({"name": "sgd"}, 0.5), "nesterov": ({"name": "sgd", "momentum": 0.5}, True),
     "weight_decay": ({}, 0.1), "clip_norm": ({"name": "sgd"}, 0.1), "adam_learning_rate": ({"name": "muon"}, 0.01),
     "muon_steps": ({"name": "muon"}, 2), "decay_rules": ({"weight_decay": 0.1}, ((".*", 1.0),)),
-    "learning_rate_rules": ({}, ((".*", 0.5),)),
+    "learning_rate_rules": ({}, ((".*", 0.5),)), "layer_decay": ({}, 0.5),
 }
 
 

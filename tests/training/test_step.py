@@ -152,7 +152,7 @@ def test_keys_differ_by_purpose_step_seed_and_micro_batch(monkeypatch):
         value = jax.random.uniform(key)
         return {"loss": params["x"], "cross_entropy": value, "weight": 1.0, "correct": value**2}
 
-    monkeypatch.setattr(step.language_modeling, "loss_sums", drawn)
+    monkeypatch.setattr(language_modeling, "loss_sums", drawn)
     config = make_config(training={"accumulation_steps": 2})
     _, sums = step.gradient_sums(config, {"x": jnp.ones(())}, {"tokens": jnp.zeros((4, 1))}, keys[0])
     # 2 (u^2 + v^2) = (u + v)^2 only where u = v.

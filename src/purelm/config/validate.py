@@ -38,10 +38,12 @@ def validate(config: Config) -> Config:
     return config
 
 
-def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> Config:
+def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int,
+             num_classes: int | None = None) -> Config:
     """The config with everything derived filled in: sizes of the model, and every duration in steps.
 
-    `vocabulary_size` is the tokenizer's; `tokens_per_epoch` is what one pass over the training split trains on.
+    `vocabulary_size` is the data's (the tokenizer's, and the task's special tokens); `tokens_per_epoch` is what one
+    pass over the training split trains on; `num_classes` are the data's, where it has classes.
     Finalizing a finalized config changes nothing.
 
     Raises:
@@ -52,7 +54,10 @@ def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int) -> 
     if model.vocabulary_size is not None and model.vocabulary_size < vocabulary_size:
         raise UserError(f"config.model.vocabulary_size={model.vocabulary_size} is smaller than the tokenizer's "
                         f"{vocabulary_size}; leave it at none, or give at least {vocabulary_size}")
-    model = resolve_model(model, vocabulary_size)
+    if num_classes is not None and model.num_classes is not None and model.num_classes < num_classes:
+        raise UserError(f"config.model.num_classes={model.num_classes} is smaller than the data's {num_classes}; leave "
+                        f"it at none, or give at least {num_classes}")
+    model = dataclasses.replace(resolve_model(model, vocabulary_size), num_classes=model.num_classes or num_classes)
     tokens = {"tokens_per_step": training.batch_size * model.context_length, "tokens_per_epoch": tokens_per_epoch}
     num_steps = _num_steps(training, **tokens)
 

@@ -12,7 +12,8 @@ import numpy as np
 from purelm.config import Config, DataConfig
 from purelm.data.cache import Cache, cache_root, hash_key
 from purelm.data.cleaning import Cleaner
-from purelm.data.packing import TokenSplit
+from purelm.data.packing import Batch, TokenSplit
+from purelm.data.pipeline import batch_starts, evaluation_batches, training_batches
 from purelm.data.sources import Source, make_source
 from purelm.data.splits import SPLITS, Piece
 from purelm.data.store import DocumentStore, assign_pieces
@@ -37,12 +38,46 @@ class PreparedData:
         fingerprint: JSON: the source and its files (a summary where they are over 1,000), what cleaning did,
             documents, bytes and tokens a split, and the tokenizer's hash. Equal fingerprints mean equal tokens.
         context_length: of the config, for `describe`.
+        labels: none.
+
+    Its methods are those of data.prepared.Prepared.
     """
 
     tokenizer: Tokenizer
     splits: dict[str, TokenSplit]
     fingerprint: dict[str, Any]
     context_length: int
+    labels: None = None
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.tokenizer.vocabulary_size
+
+    def tokens_per_epoch(self, config: Config) -> int:
+        context_length = config.model.context_length
+        return self.splits["train"].num_windows(context_length) * context_length
+
+    def training_batches(self, config: Config, *, start_step: int, process_index: int = 0,
+                         process_count: int = 1) -> Iterator[Batch]:
+        return training_batches(self.splits["train"], config=config, batch_size=config.training.batch_size,
+                                start_step=start_step, process_index=process_index, process_count=process_count)
+
+    def evaluation_batches(self, split_name: str, config: Config, *, batch_size: int, process_index: int = 0,
+                           process_count: int = 1, limit: int | None = None) -> Iterator[Batch]:
+        return evaluation_batches(
+            self.splits[split_name], context_length=config.model.context_length, packing=config.data.packing,
+            batch_size=batch_size, process_index=process_index, process_count=process_count, limit=limit)
+
+    def describe(self) -> str:
+        return describe(self)
+
+    def locate(self, config: Config, step: int) -> str:
+        starts = batch_starts(self.splits["train"], config, config.training.batch_size, step)
+        shown = ", ".join(str(start) for start in starts[:8]) + (f" and {len(starts) - 8} more" if starts[8:] else "")
+        return f"the windows that begin at tokens {shown} of the training split"
+
+    def num_bytes(self, split_name: str) -> int | None:
+        return self.splits[split_name].num_bytes
 
 
 def prepare(config: Config, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None) -> PreparedData:

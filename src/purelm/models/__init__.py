@@ -8,10 +8,11 @@ from purelm.models.counting import (
     forward_flops_per_token,
     parameter_shapes,
 )
+from purelm.models.make import make_model
 from purelm.models.stack import unstack_layers
 from purelm.models.transformer import Output, Transformer
 
 __all__ = [
     "Cache", "Output", "Transformer", "cache_bytes", "count_parameters", "flops_per_token",
-    "forward_flops_per_token", "init_cache", "parameter_shapes", "unstack_layers",
+    "forward_flops_per_token", "init_cache", "make_model", "parameter_shapes", "unstack_layers",
 ]

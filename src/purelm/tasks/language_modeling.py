@@ -8,13 +8,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purelm import data
 from purelm.config import Config
-from purelm.models.transformer import Transformer
+from purelm.data import PreparedData, Tokenizer
+from purelm.data.preparation import Progress
+from purelm.models import make_model
 from purelm.tasks import losses
 
 BATCH_TYPES = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32, "segments": jnp.int32,
                "positions": jnp.int32}
 SUMS = ("loss", "cross_entropy", "weight", "correct")
+UNIT = "tokens"
+
+
+def prepare(config: Config, *, tokenizer: Tokenizer | None = None, labels: None = None,
+            progress: Progress | None = None) -> PreparedData:
+    """Windows of tokens (see data.prepare); `labels` are for other tasks."""
+    return data.prepare(config, tokenizer=tokenizer, progress=progress)
 
 
 def batch_shapes(config: Config, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -25,7 +35,7 @@ def batch_shapes(config: Config, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 def initialize(config: Config, key: jax.Array) -> Any:
     """The initial parameters."""
-    return Transformer(config.model).init(key, jnp.zeros((1, config.model.context_length), jnp.int32))["params"]
+    return make_model(config.model).init(key, jnp.zeros((1, config.model.context_length), jnp.int32))["params"]
 
 
 def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
@@ -41,7 +51,7 @@ def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
     Returns:
       `loss` (what is minimized), `cross_entropy` (nats), `weight` and `correct` (see `losses.loss_sums`).
     """
-    model, training = Transformer(config.model), config.training
+    model, training = make_model(config.model), config.training
     # Windows of a stream are one segment each, in order: without arrays the model can use its plain causal mask.
     packed = config.data.packing == "documents"
     arguments = {"positions_BT": batch["positions"] if packed else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import sys
 import zlib
@@ -14,8 +15,19 @@ import numpy as np
 from purelm.config import Config, finalize, steps_of
 from purelm.errors import UserError
 from purelm.runtime import start_jax
+from purelm.tasks import task_of
 from purelm.training.manifests import step_folders
-from purelm.training.run_folder import RunFolder, check_same_data, check_same_run, check_workdir, held, write_start
+from purelm.training.run_folder import (
+    RunFolder,
+    check_same_data,
+    check_same_run,
+    check_workdir,
+    held,
+    open_run,
+    read_labels,
+    write_atomically,
+    write_start,
+)
 
 
 def launch(config: Config, workdir: str | None, *, coordinator: str | None = None, num_processes: int | None = None,
@@ -102,20 +114,27 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
     from purelm.training import loop
     from purelm.training.checkpoints import Checkpoints
     from purelm.training.progress import Progress
+    from purelm.training.transfer import start_state
 
     primary = jax.process_index() == 0
     if primary:
         write_start(folder, config, data.fingerprint, jax.devices(), begun=begun)
         if not begun:
             data.tokenizer.save(folder.tokenizer)
+            if data.labels is not None:
+                write_atomically(folder.labels, json.dumps(data.labels, ensure_ascii=False, indent=1) + "\n")
     training = config.training
     with Checkpoints(folder.checkpoints, keep_last=training.keep_last, keep_best=training.keep_best) as checkpoints:
         restored = checkpoints.restore_latest(engine.shapes())
         step = 0 if restored is None else restored.step
-        state = engine.init(config.seed) if restored is None else engine.place(restored.state)
-        progress = Progress(first_step=step, num_steps=training.num_steps, quiet=quiet or not primary)
+        progress = Progress(first_step=step, num_steps=training.num_steps, unit=task_of(config).UNIT,
+                            quiet=quiet or not primary)
+        if restored is None:
+            state, notes = start_state(config, engine, data.tokenizer)
+        else:
+            state, notes = engine.place(restored.state), []
         try:
-            for line in start_lines(config, data, engine, step, changes):
+            for line in start_lines(config, data, engine, step, changes) + notes:
                 progress.note(line)
             outcome = loop.train(config, data, folder, engine, progress, state=state, start_step=step,
                                  checkpoints=checkpoints)
@@ -132,34 +151,42 @@ def _print_line(line: str) -> None:
 
 
 def prepare_run(config: Config, folder: RunFolder | None, *, progress: Callable[[str], None] | None = None):
-    """(prepared data, finalized config), with the tokenizer of the run folder, if one is given.
+    """(prepared data, finalized config), with the tokenizer and labels of the run folder, if one is given.
 
-    `progress` is called with a line at the start of each long part.
+    A run that starts from another (config.init_from) takes that one's tokenizer, unless config.data.tokenizer_path
+    names one. `progress` is called with a line at the start of each long part.
     """
-    from purelm.data import load_tokenizer, prepare
+    from purelm.data import load_tokenizer
 
-    tokenizer = None if folder is None else load_tokenizer(folder.tokenizer)
-    data = prepare(config, tokenizer=tokenizer, progress=progress)
+    tokenizer, labels = None, None
+    if folder is not None:
+        tokenizer, labels = load_tokenizer(folder.tokenizer), read_labels(folder)
+    elif config.init_from and config.data.tokenizer_path is None:
+        tokenizer = load_tokenizer(open_run(config.init_from, "config.init_from")[0].tokenizer)
+    data = task_of(config).prepare(config, tokenizer=tokenizer, labels=labels, progress=progress)
     if "train" not in data.splits:
         raise UserError("config.data: there is no training split; give a file to train on")
-    context = config.model.context_length
-    windows = data.splits["train"].num_windows(context)
-    return data, finalize(config, vocabulary_size=data.tokenizer.vocabulary_size, tokens_per_epoch=windows * context)
+    return data, finalize(config, vocabulary_size=data.vocabulary_size, tokens_per_epoch=data.tokens_per_epoch(config),
+                          num_classes=None if data.labels is None else len(data.labels))
 
 
 def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> list[str]:
     """What a person wants to know before the first step."""
     import jax
 
-    from purelm.data import describe
     from purelm.models.counting import count_parameters, flops_per_token
     from purelm.training.hardware import COUNTING_RULE, peak_flops
+    from purelm.training.optimizer import learning_rate_multipliers
 
     devices = jax.devices()
     kind, training = devices[0].device_kind, config.training
-    lines = [describe(data),
-             f"model: {count_parameters(engine.shapes().params):,} parameters, "
-             f"{flops_per_token(config.model, config.model.context_length):,} FLOPs a token",
+    multipliers = jax.tree.leaves(learning_rate_multipliers(config, engine.shapes().params))
+    leaves = jax.tree.leaves(engine.shapes().params)
+    frozen = sum(math.prod(leaf.shape) for leaf, multiplier in zip(leaves, multipliers) if not multiplier)
+    lines = [data.describe(),
+             f"model: {count_parameters(engine.shapes().params):,} parameters"
+             + (f" ({frozen:,} of them frozen)" if frozen else "")
+             + f", {flops_per_token(config.model, config.model.context_length):,} FLOPs a token",
              f"training: {training.num_steps} steps of {training.batch_size} x {config.model.context_length} tokens, "
              f"{engine.name} on {len(devices)} x {kind}"]
     if peak_flops(kind) is not None:

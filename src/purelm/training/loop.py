@@ -12,10 +12,11 @@ from typing import Any
 import jax
 
 from purelm.config import Config, steps_of
-from purelm.data import PreparedData, batch_starts, evaluation_batches, training_batches
+from purelm.data.prepared import Prepared
 from purelm.errors import UserError
 from purelm.models.counting import flops_per_token
 from purelm.runtime import import_in_background
+from purelm.tasks import task_of
 from purelm.training.checkpoints import Checkpoints
 from purelm.training.evaluation import metrics_of, sum_batches
 from purelm.training.hardware import model_flops_utilization
@@ -98,7 +99,7 @@ class _Interval:
         return list(zip(steps, values)), seconds
 
 
-def train(config: Config, data: PreparedData, folder: RunFolder, engine: Any, progress: Progress, *,
+def train(config: Config, data: Prepared, folder: RunFolder, engine: Any, progress: Progress, *,
           state: Any, start_step: int, checkpoints: Checkpoints) -> Outcome:
     """Trains from `start_step` to the end of the run, or until a signal, writing to the run folder.
 
@@ -119,7 +120,7 @@ def train(config: Config, data: PreparedData, folder: RunFolder, engine: Any, pr
 
 
 class _Run:
-    def __init__(self, config: Config, data: PreparedData, folder: RunFolder, engine: Any, progress: Progress,
+    def __init__(self, config: Config, data: Prepared, folder: RunFolder, engine: Any, progress: Progress,
                  checkpoints: Checkpoints):
         self.config, self.data, self.folder, self.engine = config, data, folder, engine
         self.progress, self.checkpoints = progress, checkpoints
@@ -128,7 +129,10 @@ class _Run:
         self.num_steps = training.num_steps
         self.log_every, self.evaluate_every, self.checkpoint_every = (
             steps_of(training.log_every), steps_of(training.evaluate_every), steps_of(training.checkpoint_every))
-        self.flops_per_token = flops_per_token(config.model, config.model.context_length)
+        self.unit = task_of(config).UNIT
+        # Where the loss does not weigh tokens, operations a token say nothing of the device's utilization.
+        self.flops_per_token = (
+            flops_per_token(config.model, config.model.context_length) if self.unit == "tokens" else None)
         self.writer: MetricsWriter | None = None
         self.best = float("inf")
         self.untimed_step: int | None = None  # The first of a start: its time is compilation.
@@ -183,9 +187,7 @@ class _Run:
 
     def _batches(self, step: int) -> Iterator[Any]:
         index, count = self.engine.data_shard
-        return training_batches(
-            self.data.splits["train"], config=self.config, batch_size=self.config.training.batch_size, start_step=step,
-            process_index=index, process_count=count)
+        return self.data.training_batches(self.config, start_step=step, process_index=index, process_count=count)
 
     def _log(self, interval: _Interval) -> None:
         if not interval.sums:
@@ -198,16 +200,19 @@ class _Run:
         timed = sum(float(sums["weight"]) for number, sums in steps if number != self.untimed_step)
         step, speed = steps[-1][0], timed / seconds if timed and seconds else None
         devices = jax.devices()
-        utilization = (None if speed is None else
+        utilization = (None if speed is None or self.flops_per_token is None else
                        model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices)))
-        row = {"loss": total["cross_entropy"] / total["weight"], "accuracy": total["correct"] / total["weight"],
-               "objective": total["loss"] / total["weight"], "gradient_norm": float(steps[-1][1]["gradient_norm"]),
-               "learning_rate": self._learning_rate(step - 1), "tokens_per_second": speed}
+        weight = total["weight"]
+        row = {"loss": total["cross_entropy"] / weight}
+        if "correct" in total:
+            row["accuracy"] = total["correct"] / weight
+        row |= {"objective": total["loss"] / weight, "gradient_norm": float(steps[-1][1]["gradient_norm"]),
+                "learning_rate": self._learning_rate(step - 1), f"{self.unit}_per_second": speed}
         if utilization is not None:
             row["mfu"] = utilization
         if self.writer is not None:
             self.writer.write(step, "train", row)
-        self.progress.log(step, loss=row["loss"], tokens_per_second=speed,
+        self.progress.log(step, loss=row["loss"], speed=speed,
                           extra=f"  MFU {utilization:.1%}" if utilization is not None else "")
 
     def _learning_rate(self, update: int) -> float:
@@ -215,13 +220,13 @@ class _Run:
             return float(learning_rate_at(self.config, update))
 
     def _evaluate(self, state: Any, step: int) -> float:
-        split, limit = self.data.splits["validation"], self.config.training.evaluate_batches
+        limit = self.config.training.evaluate_batches
         index, count = self.engine.data_shard
-        batches = evaluation_batches(
-            split, context_length=self.config.model.context_length, packing=self.config.data.packing,
-            batch_size=self.engine.evaluation_rows * count, process_index=index, process_count=count, limit=limit)
+        batches = self.data.evaluation_batches(
+            "validation", self.config, batch_size=self.engine.evaluation_rows * count, process_index=index,
+            process_count=count, limit=limit)
         totals = sum_batches(lambda batch: self.engine.evaluate_step(state, batch), batches)
-        row = metrics_of(totals, num_bytes=split.num_bytes if limit is None else None)
+        row = metrics_of(totals, num_bytes=self.data.num_bytes("validation") if limit is None else None)
         if self.writer is not None:
             self.writer.write(step, "validation", row)
         self.progress.note(f"step {step}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
@@ -235,15 +240,10 @@ class _Run:
         self.checkpoints.save(step, self.engine.for_checkpoint(state), metrics=metrics)
 
     def _stop_on_nan(self, step: int) -> None:
-        starts = batch_starts(self.data.splits["train"], self.config, self.config.training.batch_size, step - 1)
+        where = self.data.locate(self.config, step - 1)
         good = self.checkpoints.latest_step()
         raise UserError(
-            f"step {step}: the loss or a gradient is not finite, so training stopped; its batch is the windows that "
-            f"begin at tokens {_shorten(starts)} of the training split; the last good checkpoint is "
+            f"step {step}: the loss or a gradient is not finite, so training stopped; its batch is {where}; "
+            f"the last good checkpoint is "
             f"{'none' if good is None else f'step {good}'}; try a smaller config.optimizer.learning_rate, or "
             "config.optimizer.clip_norm=1.0")
-
-
-def _shorten(numbers: list[int]) -> str:
-    shown = ", ".join(str(number) for number in numbers[:8])
-    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown

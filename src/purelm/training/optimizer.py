@@ -4,9 +4,10 @@ Every rule is read as a direction u, and the update is
 
     parameter -= multiplier * rate(step) * (u + weight_decay * factor * parameter)
 
-with the multiplier of learning_rate_rules and the factor of decay_rules: weight decay is decoupled and multiplied by
-the learning rate, for every name (Loshchilov and Hutter 2019, as PyTorch's AdamW). Adam is the exception: it is AdamW
-with no decay, and asking it for one is an error. The directions, after clipping by the global norm:
+with the multiplier of learning_rate_rules (times layer_decay's) and the factor of decay_rules: weight decay is
+decoupled and multiplied by the learning rate, for every name (Loshchilov and Hutter 2019, as PyTorch's AdamW). Adam is
+the exception: it is AdamW with no decay, and asking it for one is an error. The directions, after clipping by the
+global norm:
 
 - sgd: the gradient, or its heavy-ball (Nesterov) trace where `momentum` is not 0 (PyTorch's SGD without dampening);
 - adam, adamw: Kingma and Ba 2015 (nesterov: Dozat 2016) by beta1, beta2, epsilon;
@@ -31,6 +32,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
@@ -40,8 +42,8 @@ from purelm.training import rules
 from purelm.training.schedules import make_schedule
 
 MUON_RMS = 0.2
-_STACKED = re.compile(r"^layers/")
-_LAYER_MATRIX = re.compile(r"^layers/.*kernel$")
+_STACKED = re.compile(r"^(adapters/)?(encoder/)?layers/")
+_LAYER_MATRIX = re.compile(r"^(encoder/)?layers/.*kernel$")
 
 
 def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransformation:
@@ -55,6 +57,7 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
         raise UserError("config.optimizer.weight_decay: adam has none; take "
                         "config.optimizer.name=adamw, or set it to 0")
     multipliers = learning_rate_multipliers(config, params_shapes)
+    depths = layer_factors(config, params_shapes)
     groups = jax.tree_util.tree_map_with_path(
         lambda path, leaf, multiplier: _group(optimizer, rules.path_name(path), multiplier), params_shapes, multipliers)
     parts = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
@@ -68,14 +71,55 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
     scales = jax.tree.map(
         lambda group, multiplier: multiplier * (adam_rate / optimizer.learning_rate if group == "adam" else 1.0),
         groups, multipliers) if optimizer.name == "muon" else multipliers
-    parts += [_scale_leaves(scales), optax.scale_by_learning_rate(make_schedule(config, optimizer.learning_rate))]
+    parts += [_scale_leaves(scales), _scale_leaves(depths),
+              optax.scale_by_learning_rate(make_schedule(config, optimizer.learning_rate))]
     return optax.chain(*parts)
 
 
 def learning_rate_multipliers(config: Config, params_shapes: Any) -> Any:
-    """The factor of learning_rate_rules for each parameter; 0 is frozen. Raises as `rules.first_match`."""
-    return rules.match_rules(config.optimizer.learning_rate_rules, params_shapes,
-                             "config.optimizer.learning_rate_rules")
+    """The factor of learning_rate_rules for each parameter; 0 is frozen. Raises as `rules.first_match`.
+
+    With adapters, everything but them and what config.adapter.trained names is frozen.
+    """
+    found = rules.match_rules(config.optimizer.learning_rate_rules, params_shapes,
+                              "config.optimizer.learning_rate_rules")
+    if config.adapter.rank is None:
+        return found
+
+    def trained(path: Any, multiplier: float) -> float:
+        name = rules.path_name(path)
+        return multiplier if name.startswith("adapters/") or re.search(config.adapter.trained, name) else 0.0
+
+    return jax.tree_util.tree_map_with_path(trained, found)
+
+
+def layer_factors(config: Config, params_shapes: Any) -> Any:
+    """config.optimizer.layer_decay to the power of each parameter's distance from the output, 1 without it.
+
+    Howard and Ruder 2018, arXiv 1801.06146, "discriminative fine-tuning". What comes after the layers has distance 0,
+    layer l of L has L - l (from 0), embeddings L + 1; an encoder beside a decoder lies below all of the decoder.
+    Stacked layers have a factor each, [L', 1, ...].
+    """
+    decay, model = config.optimizer.layer_decay, config.model
+
+    def factor(path: Any, leaf: Any) -> float | np.ndarray:
+        name = rules.path_name(path)
+        if decay is None:
+            return 1.0
+        inside = re.match(r"(adapters/)?(encoder/)?(layers|recurrent_(\d+))/", name)
+        below = model.num_layers if model.architecture.endswith("encoder_decoder") else 0
+        encoder_layers = model.encoder_layers or model.num_layers
+        if inside is None:
+            lowest = re.search(r"(^|/)(embedding|positions|token_types|embedding_norm|relative_bias)/", name)
+            return decay ** ((below + encoder_layers if below else model.num_layers) + 1) if lowest else 1.0
+        layers, offset = (encoder_layers, below) if inside[2] else (model.num_layers, 0)
+        if inside[4] is not None:
+            return decay ** (offset + layers - int(inside[4]))
+        count = leaf.shape[0]
+        distance = offset + layers - np.arange(count) * (layers // count)
+        return (decay ** distance).astype(np.float32).reshape(-1, *(1,) * (len(leaf.shape) - 1))
+
+    return jax.tree_util.tree_map_with_path(factor, params_shapes)
 
 
 def _group(optimizer: OptimizerConfig, name: str, multiplier: float) -> str:
@@ -132,7 +176,7 @@ def _add_decay(factors: Any) -> optax.GradientTransformation:
 
 def _scale_leaves(scales: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(
-        lambda update, scale: update if scale == 1 else scale * update, updates, scales))
+        lambda update, scale: update if isinstance(scale, float) and scale == 1 else scale * update, updates, scales))
 
 
 def float32(tree: Any) -> Any:

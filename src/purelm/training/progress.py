@@ -9,10 +9,10 @@ import time
 class Progress:
     """Shows step, loss, speed and time left; `note` prints a line above the bar."""
 
-    def __init__(self, *, first_step: int, num_steps: int, quiet: bool = False):
+    def __init__(self, *, first_step: int, num_steps: int, unit: str = "tokens", quiet: bool = False):
         self._num_steps, self._first_step = num_steps, first_step
         self._started = time.monotonic()
-        self._quiet = quiet
+        self._unit, self._quiet = unit, quiet
         self._bar = None
         if not quiet and sys.stderr.isatty():
             self._bar, self._task = _rich_bar(first_step, num_steps)
@@ -27,10 +27,10 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def log(self, step: int, *, loss: float, tokens_per_second: float | None, extra: str = "") -> None:
+    def log(self, step: int, *, loss: float, speed: float | None, extra: str = "") -> None:
         """Shows a log point; no speed where there was none to measure."""
-        speed = "" if tokens_per_second is None else f"  {tokens_per_second:,.0f} tokens/s"
-        text = f"loss {loss:.4f}{speed}{extra}"
+        shown = "" if speed is None else f"  {speed:,.0f} {self._unit}/s"
+        text = f"loss {loss:.4f}{shown}{extra}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, status=text)
         elif not self._quiet:

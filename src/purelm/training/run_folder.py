@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "tokenizer.json"
 
     @property
+    def labels(self) -> pathlib.Path:
+        return self.path / "labels.json"
+
+    @property
     def curves(self) -> pathlib.Path:
         return self.path / "curves.png"
 
@@ -62,19 +66,33 @@ class RunFolder:
         return self.path / "checkpoints"
 
 
-def open_run(workdir: str) -> tuple[RunFolder, Config]:
-    """A folder that a run was started in, and its config.
+def open_run(workdir: str, field: str = "--workdir") -> tuple[RunFolder, Config]:
+    """A folder that a run was started in, and its config; `field` is what named it, for messages.
 
     Raises:
       UserError: there is no run there.
     """
     folder = RunFolder(pathlib.Path(workdir))
     if not folder.path.is_dir():
-        raise UserError(f"--workdir={workdir}: no such folder; train a model there first, or give another")
+        raise UserError(f"{field}={workdir}: no such folder; train a model there first, or give another")
     if not folder.config.is_file():
-        raise UserError(f"--workdir={workdir}: no run was started here (no config.json); give the folder that "
+        raise UserError(f"{field}={workdir}: no run was started here (no config.json); give the folder that "
                         "train.py wrote")
     return folder, validate(load_json(folder.config))
+
+
+def read_labels(folder: RunFolder) -> tuple[str, ...] | None:
+    """The run's classes or tags in the order of their numbers, or None where it has none.
+
+    Raises:
+      UserError: labels.json is damaged.
+    """
+    try:
+        return tuple(json.loads(folder.labels.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder.labels}: cannot be read ({error}); train again, or put the file back") from error
 
 
 def check_workdir(workdir: str) -> tuple[RunFolder, list[pathlib.Path]]:

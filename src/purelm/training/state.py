@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from purelm.config import Config
-from purelm.tasks import language_modeling
+from purelm.models.adapters import add_adapters
+from purelm.tasks import task_of
 from purelm.training.optimizer import float32
 
 
@@ -43,9 +44,19 @@ def random_key(seed: int | jax.Array, purpose: Purpose, step: int | jax.Array = 
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), int(purpose)), step)
 
 
+def initial_params(config: Config, key: jax.Array) -> Any:
+    """The task's initial parameters, with adapters where config.adapter asks for them."""
+    return add_adapters(config.adapter, task_of(config).initialize(config, key), key)
+
+
+def params_shapes(config: Config) -> Any:
+    """The shapes and types of `initial_params`, without computing any."""
+    return jax.eval_shape(lambda: initial_params(config, jax.random.key(0)))
+
+
 def initial_state(config: Config, optimizer: optax.GradientTransformation, seed: int | jax.Array) -> TrainState:
     """The state before the first update."""
-    params = language_modeling.initialize(config, random_key(seed, Purpose.INITIALIZATION))
+    params = initial_params(config, random_key(seed, Purpose.INITIALIZATION))
     ema = None if config.training.ema_decay is None else float32(params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(float32(params)), ema)
 

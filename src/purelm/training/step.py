@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import optax
 
 from purelm.config import Config, ModelConfig
-from purelm.tasks import language_modeling
+from purelm.models.adapters import merge_adapters
+from purelm.tasks import task_of
 from purelm.training.optimizer import float32, learning_rate_multipliers
 from purelm.training.state import Purpose, TrainState, random_key
 
@@ -41,9 +42,9 @@ def train_step(config: Config, optimizer: optax.GradientTransformation, state: T
       prepare: what the parameters go through, inside the differentiated function, before the model reads them.
 
     Returns:
-      The state after the update, and float32 scalars: `loss`, `cross_entropy`, `weight`, `correct` (sums over the whole
-      batch), `gradient_norm` (global norm of the mean gradient, before clipping) and `finite` (1, or 0 where the
-      update was skipped).
+      The state after the update, and float32 scalars: the task's sums over the whole batch (`loss`, `cross_entropy`,
+      `weight`, perhaps `correct`), `gradient_norm` (global norm of the mean gradient, before clipping) and `finite` (1,
+      or 0 where the update was skipped).
     """
     gradients, sums = gradient_sums(config, state.params, batch, _dropout_key(config, state.step, axis_name),
                                     prepare)
@@ -59,19 +60,20 @@ def train_step(config: Config, optimizer: optax.GradientTransformation, state: T
 
 
 def evaluate_step(config: Config, params: Any, batch: Batch, *, axis_name: str | None = None) -> Sums:
-    """The sums of a batch without dropout: loss, cross_entropy, weight, correct."""
-    sums = language_modeling.loss_sums(config, params, batch, None)
+    """The task's sums of a batch without dropout."""
+    sums = task_of(config).loss_sums(config, merge_adapters(config.adapter, params), batch, None)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
 def gradient_sums(config: Config, params: Any, batch: Batch, key: jax.Array | None,
                   prepare: Prepare = lambda params: params) -> tuple[Any, Sums]:
     """The gradient of the summed loss, in float32, and the sums, over `accumulation_steps` micro-batches in turn."""
+    loss_sums = task_of(config).loss_sums
     trainable = jax.tree.map(lambda multiplier: multiplier != 0, learning_rate_multipliers(config, params))
 
     def loss_fn(params, batch, key):
         params = jax.tree.map(lambda leaf, train: leaf if train else jax.lax.stop_gradient(leaf), params, trainable)
-        sums = language_modeling.loss_sums(config, prepare(params), batch, key)
+        sums = loss_sums(config, merge_adapters(config.adapter, prepare(params)), batch, key)
         return sums["loss"], sums
 
     def one(batch, key):

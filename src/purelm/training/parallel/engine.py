@@ -10,17 +10,17 @@ import jax
 import numpy as np
 
 from purelm.config import Config
-from purelm.tasks import language_modeling
+from purelm.tasks import task_of
 from purelm.training.optimizer import make_optimizer
-from purelm.training.state import Purpose, TrainState, initial_state, random_key
+from purelm.training.state import TrainState, initial_state, params_shapes
 
 HostBatch = Mapping[str, np.ndarray]
 Sums = dict[str, jax.Array]
 
 
 class Engine(abc.ABC):
-    """One way to run the pure step. The step is compiled once, at its first call; no method waits for the device,
-    except `gather` and, where its result is on the host, `for_checkpoint`.
+    """One way to run the pure step. The step is compiled once for each shape of batches, ahead of its first call; no
+    method waits for the device, except `gather` and, where its result is on the host, `for_checkpoint`.
 
     name: "single", "pmap" or "mesh".
     devices: all that take part, of every process.
@@ -35,9 +35,7 @@ class Engine(abc.ABC):
     def __init__(self, config: Config, devices: Sequence[jax.Device]):
         self.config = config
         self.devices = list(devices)
-        params = jax.eval_shape(
-            lambda: language_modeling.initialize(config, random_key(config.seed, Purpose.INITIALIZATION)))
-        self.optimizer = make_optimizer(config, params)
+        self.optimizer = make_optimizer(config, params_shapes(config))
         self._shapes = jax.eval_shape(self._initial_state, 0)
         self.data_shard = self._data_shard()
         self.batch_rows = config.training.batch_size // self.data_shard[1]
@@ -68,12 +66,18 @@ class Engine(abc.ABC):
         """The state as a checkpoint wants it: replicas removed, arrays that are split left so."""
 
     @abc.abstractmethod
-    def lower_train_step(self) -> jax.stages.Lowered:
-        """The lowered step, whose `.compile()` tells costs and memory."""
+    def lower_train_step(self, batch: Any = None) -> jax.stages.Lowered:
+        """The lowered step for batches of these shapes, this process's rows (none: of the full context length).
+
+        Its `.compile()` tells costs and memory.
+        """
 
     def gather(self, state: TrainState) -> TrainState:
         """The whole state as numpy arrays of this host; waits for the device. Every process must call it."""
         return jax.tree.map(np.asarray, self.for_checkpoint(state))
+
+    def _batch_shapes(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return task_of(self.config).batch_shapes(self.config, rows)
 
     def _initial_state(self, seed: int | jax.Array) -> TrainState:
         return initial_state(self.config, self.optimizer, seed)

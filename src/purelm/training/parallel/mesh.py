@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from purelm.config import Config
-from purelm.tasks import language_modeling
 from purelm.training import rules, step
 from purelm.training.parallel.engine import Engine, HostBatch, Sums
+from purelm.training.parallel.programs import Programs
 from purelm.training.parallel.sharding import USE_RULES, check_sizes, state_specs
 from purelm.training.state import TrainState, evaluated_params
 
@@ -28,6 +27,7 @@ class MeshEngine(Engine):
 
     def __init__(self, config: Config, devices: Sequence[jax.Device]):
         check_sizes(config)
+        self._programs = Programs()
         fsdp, tensor = config.parallel.fsdp, config.parallel.tensor
         shape = (len(devices) // (fsdp * tensor), fsdp, tensor)
         self.mesh = jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
@@ -51,12 +51,8 @@ class MeshEngine(Engine):
         return self._init(seed)
 
     def train_step(self, state: TrainState, batch: HostBatch) -> tuple[TrainState, Sums]:
-        return self._compiled(state, self._global(batch))
-
-    @functools.cached_property
-    def _compiled(self) -> jax.stages.Compiled:
-        # Ahead of time, so that it cannot be compiled again unnoticed.
-        return self.lower_train_step().compile()
+        batch = self._global(batch)
+        return self._programs.of(batch, self.lower_train_step)(state, batch)
 
     def evaluate_step(self, state_or_params: TrainState | Any, batch: HostBatch) -> Sums:
         return self._evaluate(evaluated_params(state_or_params), self._global(batch))
@@ -77,8 +73,8 @@ class MeshEngine(Engine):
     def gather(self, state: TrainState) -> TrainState:
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), self._gather(state))
 
-    def lower_train_step(self) -> jax.stages.Lowered:
-        batch = language_modeling.batch_shapes(self.config, self.config.training.batch_size)
+    def lower_train_step(self, batch: Any = None) -> jax.stages.Lowered:
+        batch = self._batch_shapes(self.config.training.batch_size) if batch is None else batch
         return self._train.lower(self.shapes(), batch)
 
     def _step(self, state: TrainState, batch: step.Batch) -> tuple[TrainState, Sums]:

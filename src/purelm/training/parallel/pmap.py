@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from purelm.config import Config
-from purelm.tasks import language_modeling
 from purelm.training import step
 from purelm.training.parallel.engine import Engine, HostBatch, Sums
 from purelm.training.state import TrainState, evaluated_params
@@ -48,7 +47,7 @@ class PmapEngine(Engine):
     def for_checkpoint(self, state: TrainState) -> TrainState:
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], state)
 
-    def lower_train_step(self) -> jax.stages.Lowered:
+    def lower_train_step(self, batch: Any = None) -> jax.stages.Lowered:
         count = len(self._local)
 
         def stacked(leaf):
@@ -57,7 +56,8 @@ class PmapEngine(Engine):
             # Over several processes pmap lowers arrays only, and what it compiles ahead of time cannot be called.
             return np.broadcast_to(np.zeros((), leaf.dtype), (count, *leaf.shape))
 
-        batch = language_modeling.batch_shapes(self.config, self.batch_rows // count)
+        assert batch is None, "pmap compiles by itself for each shape"
+        batch = self._batch_shapes(self.batch_rows // count)
         return self._train.lower(*jax.tree.map(stacked, (self.shapes(), batch)))
 
     def _step(self, state: TrainState, batch: step.Batch) -> tuple[TrainState, Sums]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from purelm.config import Config
-from purelm.tasks import language_modeling
 from purelm.training import step
 from purelm.training.parallel.engine import Engine, HostBatch, Sums
+from purelm.training.parallel.programs import Programs
 from purelm.training.state import TrainState, evaluated_params
 
 
@@ -22,6 +21,7 @@ class SingleEngine(Engine):
 
     def __init__(self, config: Config, devices: Sequence[jax.Device]):
         super().__init__(config, devices)
+        self._programs = Programs()
         here = jax.sharding.SingleDeviceSharding(self.devices[0])
         self._init = jax.jit(self._initial_state, out_shardings=here)
         # in_shardings commit every input to the device, so that a restored state is the same to jit as a new one.
@@ -34,12 +34,7 @@ class SingleEngine(Engine):
         return self._init(seed)
 
     def train_step(self, state: TrainState, batch: HostBatch) -> tuple[TrainState, Sums]:
-        return self._compiled(state, dict(batch))
-
-    @functools.cached_property
-    def _compiled(self) -> jax.stages.Compiled:
-        # Ahead of time, so that it cannot be compiled again unnoticed.
-        return self.lower_train_step().compile()
+        return self._programs.of(batch, self.lower_train_step)(state, dict(batch))
 
     def evaluate_step(self, state_or_params: TrainState | Any, batch: HostBatch) -> Sums:
         return self._evaluate(evaluated_params(state_or_params), dict(batch))
@@ -51,8 +46,8 @@ class SingleEngine(Engine):
     def for_checkpoint(self, state: TrainState) -> TrainState:
         return state
 
-    def lower_train_step(self) -> jax.stages.Lowered:
-        return self._train.lower(self.shapes(), language_modeling.batch_shapes(self.config, self.batch_rows))
+    def lower_train_step(self, batch: Any = None) -> jax.stages.Lowered:
+        return self._train.lower(self.shapes(), self._batch_shapes(self.batch_rows) if batch is None else batch)
 
     def _step(self, state: TrainState, batch: step.Batch) -> tuple[TrainState, Sums]:
         return step.train_step(self.config, self.optimizer, state, batch)
