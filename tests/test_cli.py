@@ -67,7 +67,7 @@ def test_on_a_terminal_there_is_a_bar_and_elsewhere_plain_lines():
     import pty
 
     code = ("import time; from purelm.training.progress import Progress; p = Progress(first_step=0, num_steps=4);\n"
-            "for i in range(1, 5): p.advance(i); p.log(i, loss=1.25, tokens_per_second=10.0)\n"
+            "for i in range(1, 5): p.advance(i); p.log(i, loss=1.25, speed=10.0)\n"
             "p.note('a note'); p.close()")
     plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stderr
     assert plain.splitlines()[-2:] == ["step 4/4  loss 1.2500  10 tokens/s  0:00 left", "a note"]

@@ -43,6 +43,21 @@ def config_from_flags() -> Config:
     return validate(from_flag(FLAGS.config))
 
 
+def define_decoding_flags() -> None:
+    """Adds flags that change config.decoding for one call; `decoding_changes` reads them."""
+    flags.DEFINE_integer("beam_size", None, "hypotheses kept while writing; the run's own if not given", lower_bound=1)
+    flags.DEFINE_integer("max_new_tokens", None, "tokens of an answer at most; likewise", lower_bound=1)
+    flags.DEFINE_integer("num_samples", None, "programs a problem (code generation); likewise", lower_bound=1)
+    flags.DEFINE_float("temperature", None, "of draws (dialogue, code generation), 0 is greedy; likewise",
+                       lower_bound=0.0)
+
+
+def decoding_changes() -> dict[str, object]:
+    """What the flags of `define_decoding_flags` say, those that were given."""
+    names = ("beam_size", "max_new_tokens", "num_samples", "temperature")
+    return {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
+
+
 def run(main: Callable[[], None], usage: str) -> None:
     """Parses the flags and calls `main`; a UserError becomes one line on stderr and exit code 2.
 
@@ -111,7 +126,7 @@ def _own_flags() -> dict[str, flags.Flag]:
     shown = {flag.name: flag for flag in FLAGS.flags_by_module_dict().get(main_module.__file__ or "", [])}
     own = FLAGS.get_key_flags_for_module(sys.argv[0])
     shown.update({flag.name: flag for flag in own})
-    for name in ("config", "help_config", "print_config"):
+    for name in ("config", "help_config", "print_config", "beam_size", "max_new_tokens", "num_samples", "temperature"):
         if name in FLAGS:
             shown[name] = FLAGS[name]
     return shown

@@ -94,14 +94,14 @@ def test_a_run_folder_holds_everything_and_n_steps_are_n_updates(unbroken):
 
 
 def test_evaluate_agrees_with_the_last_validation_row(unbroken):
-    from purelm.training.report import evaluate_run, write_evaluation
+    from purelm.evaluation.report import evaluate_run, write_evaluation
 
-    result = evaluate_run(str(unbroken))
+    result = evaluate_run(str(unbroken)).metrics
     write_evaluation(str(unbroken), result)
     last = [row for row in rows(unbroken) if row["split"] == "validation"][-1]
     assert result["step"] == STEPS and result["loss"] == pytest.approx(last["loss"], abs=1e-6)
     assert json.loads((unbroken / "evaluation.json").read_text()) == result
-    best = evaluate_run(str(unbroken), checkpoint="best")
+    best = evaluate_run(str(unbroken), checkpoint="best").metrics
     assert best["loss"] == pytest.approx(min(row["loss"] for row in rows(unbroken) if row["split"] == "validation"))
 
 

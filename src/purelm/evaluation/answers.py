@@ -1,0 +1,54 @@
+"""Answers to new rows: a text from the command line, or a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from purelm.errors import UserError
+from purelm.evaluation import evaluator_of
+from purelm.evaluation.report import with_decoding
+from purelm.training.load import load_run
+
+
+def answer_new(workdir: str | None, *, text: str | None, path: str | None, output: str | None = None,
+               checkpoint: str = "latest", batch_size: int | None = None, decoding: dict[str, Any] | None = None,
+               progress: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """One answer for each new row, in order, as the task's `predict` gives them.
+
+    Args:
+      workdir, checkpoint: of the run.
+      text: one text, or
+      path: a file of rows in the format of the run's training data without answers, or of texts, one a line.
+      output: where the answers will be written; looked at before any work is done.
+      batch_size: rows at once; None is the run's.
+      decoding: fields of config.decoding to change.
+      progress: called with one line at the start of each long part.
+
+    Raises:
+      UserError: not exactly one of text and path, a file that cannot be read, a row without a field, a folder that
+        the output cannot be written to.
+    """
+    if (text is None) == (path is None):
+        raise UserError("give one of --text=\"...\" and --input=FILE" + ("" if text is None else ", not both"))
+    if text is not None and not text.strip():
+        raise UserError("--text is empty; give a text to answer")
+    if output is not None and not os.path.isdir(os.path.dirname(output) or "."):
+        raise UserError(f"--output={output}: there is no folder {os.path.dirname(output)}; make it first")
+    from purelm.runtime import start_jax
+
+    start_jax()
+    run = with_decoding(load_run(workdir, checkpoint), decoding)
+    evaluator = evaluator_of(run.config)
+    from purelm.data.new_rows import clean_examples, read_new_rows
+
+    data, format_name = run.config.data, evaluator.input_format(run.config)
+    if text is not None:
+        examples = [evaluator.example_of_text(run.config, text)]
+    else:
+        examples = read_new_rows(path, data, format_name, lambda text: evaluator.example_of_text(run.config, text))
+    examples = clean_examples(examples, data, format_name)
+    training = run.config.training
+    return evaluator.predict(run, examples, batch_size=batch_size or training.batch_size // training.accumulation_steps,
+                             progress=progress)
