@@ -54,6 +54,16 @@ STEPS: dict[str, Callable[[], Step]] = {
     "exact_duplicates": exact_duplicates,
 }
 
+# Steps that change characters one by one, so that places in a text can be followed through them.
+OFFSET_KEEPING = {"unicode_nfc", "control_characters", "exact_duplicates"}
+
+
+def check_steps(names: Sequence[str]) -> None:
+    """UserError for a step that does not exist."""
+    for name in names:
+        if name not in STEPS:
+            raise UserError(f"config.data.cleaning: no step '{name}'{did_you_mean(name, STEPS)}")
+
 
 class Cleaner:
     """Takes documents through the named steps and counts what each step changed and dropped.
@@ -63,9 +73,7 @@ class Cleaner:
     """
 
     def __init__(self, names: Sequence[str]):
-        for name in names:
-            if name not in STEPS:
-                raise UserError(f"config.data.cleaning: no step '{name}'{did_you_mean(name, STEPS)}")
+        check_steps(names)
         self._steps = [(name, STEPS[name]()) for name in names]
         self.counts: dict[str, Any] = {
             "documents_read": 0, "empty": 0, "steps": {name: {"changed": 0, "dropped": 0} for name in names}}

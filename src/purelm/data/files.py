@@ -9,7 +9,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from purelm.errors import UserError, did_you_mean
 
@@ -105,8 +105,8 @@ def text_documents(path: str, document: str) -> Iterator[str]:
         yield "\n".join(paragraph)
 
 
-def jsonl_documents(path: str, field: str) -> Iterator[str]:
-    """The string `field` of each JSON line; blank lines are skipped; UserError names file and line."""
+def jsonl_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of each JSON line; blank lines are skipped; UserError names file and line."""
     for number, offset, line in numbered_lines(path):
         text = decode_utf8(line, path, line=number, offset=offset)
         if not text.strip():
@@ -120,6 +120,12 @@ def jsonl_documents(path: str, field: str) -> Iterator[str]:
             raise UserError(f"{path}, line {number}: JSON nested too deep; give one flat object a line") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a JSON {type(row).__name__}; give one JSON object a line")
+        yield number, row
+
+
+def jsonl_documents(path: str, field: str) -> Iterator[str]:
+    """The string `field` of each JSON line; blank lines are skipped; UserError names file and line."""
+    for number, row in jsonl_rows(path):
         if field not in row:
             raise UserError(f"{path}, line {number}: no field '{field}' (config.data.text_field)"
                             f"{did_you_mean(field, row)}")

@@ -1,7 +1,8 @@
 """Where documents come from: the interpreter's library, text and JSONL files, TFDS sets.
 
 A source knows three things: `identity(index)`, JSON that changes whenever its text would; `files`, for the run's
-record; and `documents()`, pairs (split or None, text), with held-out documents before those of training.
+record; and `documents()`, pairs (split or None, text), with held-out documents before those of training. For tasks
+on examples there are `rows(data, format_name)` in place of documents, and `notes` on how files were chosen.
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ import dataclasses
 import glob
 import os
 import platform
-import re
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from purelm.config import DataConfig
-from purelm.data.files import file_sha256, jsonl_documents, text_documents, without_compression
+from purelm.data.cache import hash_key
+from purelm.data.files import (
+    decode_utf8,
+    file_sha256,
+    jsonl_documents,
+    jsonl_rows,
+    numbered_lines,
+    text_documents,
+    without_compression,
+)
+from purelm.data.split_files import choose_split_files
 from purelm.errors import UserError
 
 JSONL_ENDINGS = (".jsonl", ".ndjson")
-_SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-                "dev": "validation", "test": "test"}
-# train.txt, train-00001-of-00004.jsonl.gz, valid.1.txt; not train_subset.txt.
-_SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)([-_.]\d[\w-]*)?(\.[a-z]+)*")
+_LISTED_FILES = 1000
 _READ_ORDER = {"test": 0, "validation": 1, "train": 2, None: 2}
 _STDLIB_EXCLUDED_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test", "turtledemo"}
 
@@ -37,14 +44,27 @@ class FileIndex(Protocol):
     def write_record(self, kind: str, key: Any, record: Any) -> None: ...
 
 
+class SourceRow(NamedTuple):
+    """One row of data: the split that its file stands for, or None; where it stands, in short ("train.jsonl, line 7",
+    the same wherever the folder lies) and in full, for messages; and its fields."""
+
+    split: str | None
+    where: str
+    place: str
+    fields: dict[str, Any]
+
+
 class Source(Protocol):
-    """A set of documents."""
+    """A set of documents, or of rows."""
 
     label: str
+    notes: tuple[str, ...]
 
     def identity(self, index: FileIndex) -> dict[str, Any]: ...
 
     def documents(self) -> Iterator[tuple[str | None, str]]: ...
+
+    def rows(self, data: DataConfig, format_name: str) -> Iterator[SourceRow]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +85,7 @@ class FileSource:
     files: tuple[SourceFile, ...]
     document: str
     text_field: str
+    notes: tuple[str, ...] = ()
 
     def identity(self, index: FileIndex) -> dict[str, Any]:
         """Name, split, kind, size and SHA-256 of every file, in reading order.
@@ -94,14 +115,28 @@ class FileSource:
 
     def documents(self) -> Iterator[tuple[str | None, str]]:
         """(split or None, text); raises UserError for a file that holds no text where that file stands for a split."""
-        alone = {split for split in _SPLIT_NAMES.values() if sum(file.split == split for file in self.files) == 1}
         for file in self.files:
             empty = True
             for text in self._file_documents(file):
                 empty = empty and not text.strip()
                 yield file.split, text
-            if empty and (file.split in alone or len(self.files) == 1):
-                raise UserError(f"{file.path}: an empty file; give one with text")
+            if empty:
+                self._check_needed(file)
+
+    def rows(self, data: DataConfig, format_name: str) -> Iterator[SourceRow]:
+        """JSON lines; of the format "text", also the lines of text files, and Python files whole."""
+        for file in self.files:
+            empty = True
+            for place, fields in _file_rows(file, data, format_name):
+                empty = False
+                yield SourceRow(file.split, file.name + place, file.path + place, fields)
+            if empty:
+                self._check_needed(file)
+
+    def _check_needed(self, file: SourceFile) -> None:
+        """UserError where this file, which is empty, stands alone for a split."""
+        if len(self.files) == 1 or (file.split and sum(other.split == file.split for other in self.files) == 1):
+            raise UserError(f"{file.path}: an empty file; give one with text")
 
     def _file_documents(self, file: SourceFile) -> Iterable[str]:
         if file.kind == "python":
@@ -111,8 +146,28 @@ class FileSource:
         return text_documents(file.path, self.document)
 
 
-def make_source(config: DataConfig) -> Source:
-    """The source that `config` names; UserError where its path or name cannot serve."""
+def _file_rows(file: SourceFile, data: DataConfig, format_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(", line 7", fields)."""
+    if file.kind == "jsonl":
+        for number, row in jsonl_rows(file.path):
+            yield f", line {number}", row
+    elif format_name != "text":
+        raise UserError(f"{file.path}: a {file.kind} file; the format '{format_name}' is read from JSON lines (.jsonl or "
+                        ".ndjson; plain, .gz or .xz)")
+    elif file.kind == "python":
+        yield "", {data.text_field: _python_text(file.path)}
+    else:
+        for number, offset, line in numbered_lines(file.path):
+            text = decode_utf8(line, file.path, line=number, offset=offset).removesuffix("\r")
+            if text.strip():
+                yield f", line {number}", {data.text_field: text}
+
+
+def make_source(config: DataConfig, *, need_train: bool = True) -> Source:
+    """The source that `config` names; UserError where its path or name cannot serve.
+
+    With `need_train` false, a folder may have held-out files alone.
+    """
     kind = config.source
     if kind == "auto":
         if config.path and config.tfds_name:
@@ -123,72 +178,74 @@ def make_source(config: DataConfig) -> Source:
         if not config.tfds_name:
             raise UserError("config.data.source=tfds needs config.data.tfds_name, such as lm1b")
         from purelm.data.tfds_source import TfdsSource
-        return TfdsSource(config.tfds_name, config.tfds_dir, config.text_field)
+        return TfdsSource(config.tfds_name, config.tfds_dir, config.text_field, need_train)
     if kind == "python_stdlib":
         if config.path:
             raise UserError(f"config.data.path={config.path} is set, but config.data.source is python_stdlib; "
                             "drop one of the two")
-        files = standard_library_files()
+        files, notes = standard_library_files(), []
         label = f"python_stdlib {platform.python_version()}"
     else:
         if not config.path:
             raise UserError(f"config.data.source={kind} needs config.data.path: a file, a glob or a folder")
-        files = find_files(config.path, kind)
+        files, notes = find_files(config.path, kind, need_train=need_train)
         label = config.path
     return FileSource(label, tuple(sorted(files, key=lambda file: (_READ_ORDER[file.split], file.name))),
-                      config.document, config.text_field)
+                      config.document, config.text_field, tuple(notes))
 
 
-def find_files(path: str, kind: str) -> list[SourceFile]:
-    """The files of a path, glob or folder; `kind` is "auto" (by ending), "text" or "jsonl".
+def source_summary(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity for a run's record: with the number of files, their bytes and one hash; over 1,000 are not listed."""
+    files = identity["files"]
+    summary = {**identity, "num_files": len(files), "bytes": sum(file["bytes"] for file in files),
+               "sha256": hash_key(files)}
+    return summary if len(files) <= _LISTED_FILES else {**summary, "files": f"{len(files)} files, not listed"}
+
+
+def find_files(path: str, kind: str, *, need_train: bool = True) -> tuple[list[SourceFile], list[str]]:
+    """The files of a path, glob or folder, and what to say of the choice; `kind` is "auto" (by ending), "text" or
+    "jsonl".
 
     A folder's files named train, validation (valid, val, dev) or test, or inside folders of these names, are its
-    splits, and other files are left aside; without any such file all its files, at any depth, are one set.
-    Hidden files are never taken.
+    splits, and other files are left aside, but for two rules that are said (split_files.choose_split_files); without
+    any such file all its files, at any depth, are one set. Hidden files are never taken.
     """
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        return _folder_files(path, kind)
+        return _folder_files(path, kind, need_train)
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"config.data.path={path}: neither a file nor a folder (a pipe or a device); write the text "
                         "to a file first, as it is read more than once")
     if os.path.exists(path):
-        return [SourceFile(path, os.path.basename(path), None, _file_kind(path, kind))]
+        return [SourceFile(path, os.path.basename(path), None, _file_kind(path, kind))], []
     if glob.has_magic(path):
         found = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
         if not found:
             raise UserError(f"config.data.path={path}: the glob matches no file in {os.getcwd()}")
         root = os.path.commonpath([os.path.dirname(name) for name in found])
-        return [SourceFile(name, os.path.relpath(name, root or "."), None, _file_kind(name, kind)) for name in found]
+        return [SourceFile(name, os.path.relpath(name, root or "."), None, _file_kind(name, kind))
+                for name in found], []
     folder = os.path.dirname(os.path.abspath(path))
     where = f"{folder} has {_some_names(folder)}" if os.path.isdir(folder) else f"there is no folder {folder}"
     raise UserError(f"config.data.path={path}: no such file or folder; {where}")
 
 
-def _folder_files(folder: str, kind: str) -> list[SourceFile]:
+def _folder_files(folder: str, kind: str, need_train: bool) -> tuple[list[SourceFile], list[str]]:
     names = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names += [os.path.relpath(os.path.join(parent, name), folder) for name in files if not name.startswith(".")]
     if not names:
         raise UserError(f"config.data.path={folder}: the folder holds no file")
-    splits = {name: _split_of(name) for name in names}
+    splits, notes = choose_split_files(names, folder)
     given = {split for split in splits.values() if split}
-    if given and "train" not in given:
+    if given and "train" not in given and need_train:
         raise UserError(f"config.data.path={folder}: the folder has {' and '.join(sorted(given))} files but none for "
                         "training; add train.txt or train.jsonl")
     if given:
         names = [name for name in names if splits[name]]
     return [SourceFile(os.path.join(folder, name), name.replace(os.sep, "/"), splits[name], _file_kind(name, kind))
-            for name in sorted(names)]
-
-
-def _split_of(name: str) -> str | None:
-    first = name.split(os.sep)[0].lower()
-    if first in _SPLIT_NAMES:
-        return _SPLIT_NAMES[first]
-    match = _SPLIT_FILE.fullmatch(first) if first == name.lower() else None
-    return _SPLIT_NAMES[match.group(1)] if match else None
+            for name in sorted(names)], notes
 
 
 def _file_kind(name: str, kind: str) -> Literal["text", "jsonl"]:

@@ -22,11 +22,16 @@ def hash_split(text: str, validation_fraction: float, test_fraction: float) -> s
 
     A 64-bit BLAKE2b of the text, as a number in [0, 1): below test_fraction is test, then validation, then train.
     """
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"purelm-split").digest()
-    point = int.from_bytes(digest, "little") / 2**64
+    point = hash_point(text)
     if point < test_fraction:
         return "test"
     return "validation" if point < test_fraction + validation_fraction else "train"
+
+
+def hash_point(text: str) -> float:
+    """A number in [0, 1) by the text alone."""
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"purelm-split").digest()
+    return int.from_bytes(digest, "little") / 2**64
 
 
 def contiguous_split(num_characters: Sequence[int], validation_fraction: float, test_fraction: float,

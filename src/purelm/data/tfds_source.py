@@ -15,10 +15,11 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from purelm.config import DataConfig
 from purelm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from purelm.data.sources import FileIndex
+    from purelm.data.sources import FileIndex, SourceRow
 
 _SPLITS = {"test": "test", "validation": "validation", "valid": "validation", "dev": "validation", "train": "train"}
 
@@ -30,6 +31,8 @@ class TfdsSource:
     name: str
     data_dir: str | None
     text_field: str
+    need_train: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -53,34 +56,74 @@ class TfdsSource:
     def documents(self) -> Iterator[tuple[str | None, str]]:
         """(split or None, text). UserError for a missing feature, one that is not text, or rows that are missing."""
         builder = _prepared_builder(self.name, self.data_dir)
-        if "train" not in builder.info.splits:
-            raise UserError(f"TFDS {self.name} has no split 'train', only {', '.join(builder.info.splits)}")
-        if self.text_field not in builder.info.features:
-            raise UserError(f"TFDS {self.name}: no feature '{self.text_field}' (config.data.text_field)"
-                            f"{did_you_mean(self.text_field, builder.info.features)}")
-        given = {split: name for name, split in _SPLITS.items() if name in builder.info.splits}
-        for split in ("test", "validation", "train"):
-            if split in given:
-                yield from self._split_documents(builder, given[split], split)
+        splits = self._splits(builder)
+        self._check_feature(builder, self.text_field, "text_field")
+        for split, name in splits.items():
+            for number, row in self._split_rows(builder, name):
+                value = self._plain(row[self.text_field], None, f"split '{name}', example {number}: feature "
+                                    f"'{self.text_field}'")
+                if not isinstance(value, str):
+                    raise UserError(f"TFDS {self.name}: feature '{self.text_field}' is a {type(value).__name__}, not "
+                                    "text; name a text feature by config.data.text_field")
+                yield split, value
 
-    def _split_documents(self, builder: Any, name: str, split: str) -> Iterator[tuple[str, str]]:
+    def rows(self, data: DataConfig, format_name: str) -> Iterator[SourceRow]:
+        """The features that the format reads, as JSON would have them: bytes decoded, class labels by name (none
+        where TFDS has -1, no label), sequences as lists."""
+        from purelm.data.formats import FIELDS
+        from purelm.data.sources import SourceRow
+        builder = _prepared_builder(self.name, self.data_dir)
+        features = builder.info.features
+        wanted = {getattr(data, knob): knob for knob in FIELDS[format_name] if knob.endswith("_field")}
+        wanted.pop(None, None)
+        for feature, knob in wanted.items():
+            if knob not in ("id_field", "speaker_field") and not (knob == "text_field" and format_name == "turns"):
+                self._check_feature(builder, feature, knob)
+        names = [name for name in features if name in wanted or format_name == "code"]
+        for split, name in self._splits(builder).items():
+            for number, row in self._split_rows(builder, name):
+                where = f"split '{name}', example {number}"
+                yield SourceRow(split, where, f"TFDS {self.name}, {where}", {
+                    key: self._plain(row[key], features[key], f"{where}: feature '{key}'") for key in names})
+
+    def _splits(self, builder: Any) -> dict[str, str]:
+        """Our names of its splits and its own, held-out ones first."""
+        if "train" not in builder.info.splits and self.need_train:
+            raise UserError(f"TFDS {self.name} has no split 'train', only {', '.join(builder.info.splits)}")
+        given = {split: name for name, split in _SPLITS.items() if name in builder.info.splits}
+        return {split: given[split] for split in ("test", "validation", "train") if split in given}
+
+    def _check_feature(self, builder: Any, feature: str, knob: str) -> None:
+        if feature not in builder.info.features:
+            raise UserError(f"TFDS {self.name}: no feature '{feature}' (config.data.{knob})"
+                            f"{did_you_mean(feature, builder.info.features)}")
+
+    def _split_rows(self, builder: Any, name: str) -> Iterator[tuple[int, Any]]:
         source = builder.as_data_source(split=name)
         expected = builder.info.splits[name].num_examples
         if len(source) != expected:
             raise UserError(f"TFDS {self.name}: split '{name}' has {len(source)} of {expected} examples on disk; "
                             "prepare it again with file_format='array_record'")
         for number in range(expected):
-            value = source[number][self.text_field]
-            if isinstance(value, bytes):
-                try:
-                    value = value.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise UserError(f"TFDS {self.name}, split '{name}', example {number}: feature "
-                                    f"'{self.text_field}' is not UTF-8 at byte {error.start}") from error
-            if not isinstance(value, str):
-                raise UserError(f"TFDS {self.name}: feature '{self.text_field}' is a {type(value).__name__}, not text; "
-                                "name a text feature by config.data.text_field")
-            yield split, value
+            yield number, source[number]
+
+    def _plain(self, value: Any, feature: Any, where: str) -> Any:
+        """A feature's value as JSON; `feature` is its description, where class labels and nesting are known."""
+        inner = getattr(feature, "feature", feature)
+        if isinstance(value, dict):
+            return {key: self._plain(item, inner[key] if inner is not None else None, where)
+                    for key, item in value.items()}
+        if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0):
+            return [self._plain(item, inner, where) for item in value]
+        if isinstance(value, bytes):
+            try:
+                return value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"TFDS {self.name}, {where} is not UTF-8 at byte {error.start}") from error
+        value = value.item() if hasattr(value, "item") else value
+        if isinstance(value, int) and hasattr(feature, "int2str"):
+            return feature.int2str(value) if value >= 0 else None
+        return value
 
 
 def _prepared_builder(name: str, data_dir: str | None) -> Any:

@@ -1,0 +1,135 @@
+"""From rows of data to the cleaned examples of each split."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from purelm.config import Config, DataConfig
+from purelm.data.example_cleaning import ExampleCleaner
+from purelm.data.example_recipe import Example, Recipe
+from purelm.data.example_store import ExampleWriter
+from purelm.data.formats import FIELDS, FORMATS, as_pair
+from purelm.data.sources import Source
+from purelm.data.splits import SPLITS, contiguous_split, hash_point
+from purelm.errors import UserError
+
+# What tells examples apart when they are divided: a paragraph's questions stay together, so do a text's labels.
+_SPLIT_BY = {"labels": ("text", "pair"), "pairs": ("source",), "tags": ("tokens",), "squad": ("context",),
+             "turns": ("turns",), "code": ("prompt",), "text": ("text",)}
+
+
+def format_of(config: Config, recipe: Recipe) -> str:
+    """The format that rows are read by. UserError where the task cannot use it."""
+    chosen = recipe.format if config.data.format == "auto" else config.data.format
+    if chosen != recipe.format and (recipe.format != "pairs" or chosen not in FORMATS or chosen in ("tags", "text")):
+        right = f"'{recipe.format}'" if recipe.format != "pairs" else "'pairs', 'labels', 'squad', 'turns' or 'code'"
+        raise UserError(f"config.data.format='{chosen}': the task {config.task.name} reads {right}; leave it at auto")
+    return chosen
+
+
+def reading_key(data: DataConfig, format_name: str, target_format: str) -> dict[str, Any]:
+    """All of the config that decides what examples are read, the source itself apart."""
+    key = {name: getattr(data, name) for name in FIELDS[format_name]}
+    if target_format == "pairs":
+        key["prompt"] = data.prompt
+    return {**key, "format": [format_name, target_format], "cleaning": data.cleaning, "split": data.split,
+            "validation_fraction": data.validation_fraction, "test_fraction": data.test_fraction}
+
+
+def collect_examples(source: Source, data: DataConfig, format_name: str, target_format: str,
+                     folder: str) -> dict[str, Any]:
+    """Writes the cleaned examples and the numbers of each split's into `folder`; what is to be remembered of it.
+
+    Raises UserError for the first row that is wrong, and where no example is left.
+    """
+    cleaner = ExampleCleaner(data, format_name)
+    writer = ExampleWriter(folder)
+    given: list[str | None] = []
+    points: list[float] = []
+    speaks = format_name != "turns"
+    try:
+        for row in source.rows(data, format_name):
+            example = {**FORMATS[format_name](row.fields, data, row.place, answered=True), "where": row.where}
+            kept = cleaner.keep(example, row.split)
+            if kept is None:
+                continue
+            speaks = speaks or any(turn["speaker"] == "assistant" for turn in kept["turns"])
+            given.append(row.split)
+            points.append(hash_point(_divided_by(kept, format_name)))
+            writer.append(_as(target_format, format_name, kept, data))
+    finally:
+        writer.close()
+    if not given:
+        raise UserError(f"{source.label}: no example with text in it (of {cleaner.counts['read']:,} read)")
+    if not speaks:
+        raise UserError(f"{source.label}: no turn is by '{data.assistant}' (config.data.assistant); name a speaker "
+                        "whose turns are to be learned")
+    splits = divide(given, points, data)
+    for name, numbers in splits.items():
+        np.save(os.path.join(folder, f"{name}.npy"), np.array(numbers, np.int64))
+    return {"splits": {name: len(numbers) for name, numbers in splits.items()},
+            "given": sorted({name for name in given if name}),
+            "cleaning": dict(sorted(cleaner.counts.items())), "first": cleaner.first}
+
+
+def divide(given: list[str | None], points: list[float], data: DataConfig) -> dict[str, list[int]]:
+    """The numbers of the examples of each split that is not empty.
+
+    Args:
+        given: the split that each example's file stands for, or None.
+        points: a number in [0, 1) for each, by its content.
+
+    Examples of validation and test files stay there. Without a validation file, the others are divided by `points` (or
+    by their order, where config.data.split is contiguous), and test is cut from them too unless files split the data;
+    of two examples or more, each fraction that is wanted gets at least one.
+    """
+    splits: dict[str, list[int]] = {name: [] for name in SPLITS}
+    test_fraction = 0.0 if any(given) else data.test_fraction
+    divided = "validation" not in given and (data.validation_fraction or test_fraction) and (
+        "train" in given or None in given)
+    pool = [i for i, name in enumerate(given) if name not in ("validation", "test")]
+    for i, name in enumerate(given):
+        if name in ("validation", "test"):
+            splits[name].append(i)
+    if not divided:
+        splits["train"] = pool
+    elif data.split == "contiguous":
+        for name, pieces in contiguous_split([1] * len(pool), data.validation_fraction, test_fraction).items():
+            splits[name] += [pool[piece.document] for piece in pieces]
+    else:
+        for i in pool:
+            validation_end = test_fraction + data.validation_fraction
+            splits["test" if points[i] < test_fraction else
+                   "validation" if points[i] < validation_end else "train"].append(i)
+        for name, fraction in (("validation", data.validation_fraction), ("test", test_fraction)):
+            if fraction and not splits[name] and len(splits["train"]) > 1:
+                first = min(splits["train"], key=lambda i: (points[i], i))
+                splits["train"].remove(first)
+                splits[name].append(first)
+    return {name: numbers for name, numbers in splits.items() if numbers}
+
+
+def read_examples(source: Source, data: DataConfig, format_name: str, target_format: str, *,
+                  answered: bool) -> list[Example]:
+    """All rows of a source as examples, cleaned as in training but none dropped: what predictions are made for."""
+    cleaner = ExampleCleaner(data, format_name)
+    found = []
+    for row in source.rows(data, format_name):
+        example = {**FORMATS[format_name](row.fields, data, row.place, answered=answered), "where": row.where}
+        found.append(_as(target_format, format_name, cleaner.clean(example), data))
+    return found
+
+
+def _as(target_format: str, format_name: str, example: Example, data: DataConfig) -> Example:
+    if target_format == format_name:
+        return example
+    pair = as_pair(format_name, example)
+    return {**pair, "source": data.prompt + pair["source"]}
+
+
+def _divided_by(example: Example, format_name: str) -> str:
+    return json.dumps([example[key] for key in _SPLIT_BY[format_name]], ensure_ascii=False)
