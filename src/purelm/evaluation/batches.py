@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from purelm.config import Config
-from purelm.data.examples import Recipe, padded_length
+from purelm.data.example_batches import padded_length
+from purelm.data.example_recipe import Recipe
 
 Progress = Callable[[str], None]
 
@@ -49,4 +50,5 @@ def in_batches(config: Config, recipe: Recipe, records: Sequence[Mapping[str, An
     for start in range(0, len(order), batch_size):
         members = order[start:start + batch_size]
         rows = [records[index] for index in members] + [None] * (batch_size - len(members))
-        yield members, recipe.collate(config, rows, padded_length(config, recipe.length(records[members[0]])))
+        length = padded_length(recipe.length(records[members[0]]), config.model.context_length, config.data.bucketing)
+        yield members, recipe.collate(config, rows, length)

@@ -46,14 +46,12 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     """
     import jax
 
-    from purelm.models.adapters import merge_adapters
-
     config, params = run.config, jax.device_put(run.params)
 
     @jax.jit
     def compute(params, batch):
-        logits_BC, weights_BT = task.logits_of(config, merge_adapters(config.adapter, params), batch)
-        outputs = {"probabilities": jax.nn.softmax(logits_BC)}
+        logits_BC, weights_BT = task.logits_of(config, params, batch)
+        outputs = {"probabilities": jax.nn.softmax(logits_BC[:, :len(run.labels)])}
         return outputs | ({"weights": weights_BT} if explain and weights_BT is not None else {})
 
     rows = answers(config, task.RECIPE, run.tokenizer, run.labels, examples, lambda batch: compute(params, batch),

@@ -45,13 +45,11 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     """
     import jax
 
-    from purelm.models.adapters import merge_adapters
-
     config, params = run.config, jax.device_put(run.params)
 
     @jax.jit
     def compute(params, batch):
-        logits_BTC = task.logits_of(config, merge_adapters(config.adapter, params), batch)
+        logits_BTC = task.logits_of(config, params, batch)[..., :len(run.labels)]
         return logits_BTC.argmax(-1), jax.nn.softmax(logits_BTC).max(-1)
 
     rows = answers(config, task.RECIPE, run.tokenizer, run.labels, examples, lambda batch: compute(params, batch),
