@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from purelm.config.schema import ModelConfig
 from purelm.errors import UserError
+
+TRANSFORMERS = ("decoder", "encoder", "encoder_decoder")
+TWO_STACKS = ("encoder_decoder", "recurrent_encoder_decoder")
 
 
 def head_size(config: ModelConfig) -> int:
@@ -46,6 +51,44 @@ def vocabulary_size(config: ModelConfig) -> int:
     return config.vocabulary_size
 
 
+def encoder_layers(config: ModelConfig) -> int:
+    """Blocks of the encoder of an encoder-decoder: config.encoder_layers, or num_layers."""
+    return config.num_layers if config.encoder_layers is None else config.encoder_layers
+
+
+def encoder_config(config: ModelConfig) -> ModelConfig:
+    """The encoder of an encoder-decoder as a model of its own, without an output layer."""
+    return dataclasses.replace(
+        config, architecture="encoder", num_layers=encoder_layers(config), encoder_layers=None, shared_embeddings=True,
+        tied_embeddings=True, head_transform=False, head_bias=False, head_scale="one", zero_head=False)
+
+
+def _architecture_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
+    """Options that only some architectures have."""
+    architecture = f"config.model.architecture={config.architecture}"
+    two_ways = config.positions == "t5" and config.architecture in ("encoder", "encoder_decoder")
+    return [
+        (config.encoder_layers is None or config.architecture in TWO_STACKS,
+         f"config.model.encoder_layers has no effect with {architecture}: set num_layers, or choose encoder_decoder"),
+        (config.encoder_layers is None or encoder_layers(config) % config.layer_sharing == 0,
+         f"config.model.layer_sharing={config.layer_sharing} does not divide "
+         f"config.model.encoder_layers={config.encoder_layers}: choose one of {divisors(encoder_layers(config))}"),
+        (config.shared_embeddings or config.architecture in TWO_STACKS,
+         f"config.model.shared_embeddings=False has no effect with {architecture}, which has one stack: leave it out, "
+         "or choose encoder_decoder"),
+        (not config.prefix_attention or config.architecture == "decoder",
+         f"config.model.prefix_attention has no effect with {architecture}: choose decoder"),
+        (not config.token_types or config.architecture != "encoder_decoder",
+         f"config.model.token_types has no effect with {architecture}: choose encoder or decoder"),
+        (config.head_scale == "one" or config.tied_embeddings,
+         f"config.model.head_scale={config.head_scale} is of a tied output layer: "
+         "set config.model.tied_embeddings=True"),
+        (not two_ways or config.relative_buckets % 4 == 0,
+         f"config.model.relative_buckets={config.relative_buckets} of an encoder is halved twice: "
+         "choose a multiple of 4"),
+    ]
+
+
 def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
     return [
         (config.head_size is not None or config.width % config.num_heads == 0,
@@ -79,8 +122,10 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raises UserError for a combination of options that cannot be built, or that can have no effect."""
-    for holds, message in _requirements(config):
+    """Raises UserError for a combination of a Transformer's options that cannot be built, or can have no effect."""
+    if config.architecture not in TRANSFORMERS:
+        return
+    for holds, message in _requirements(config) + _architecture_requirements(config):
         if not holds:
             raise UserError(message)
 

@@ -10,9 +10,9 @@ from purelm.models.counting import (
 )
 from purelm.models.make import make_model
 from purelm.models.stack import unstack_layers
-from purelm.models.transformer import Output, Transformer
+from purelm.models.transformer import Encoded, Output, Transformer
 
 __all__ = [
-    "Cache", "Output", "Transformer", "cache_bytes", "count_parameters", "flops_per_token",
+    "Cache", "Encoded", "Output", "Transformer", "cache_bytes", "count_parameters", "flops_per_token",
     "forward_flops_per_token", "init_cache", "make_model", "parameter_shapes", "unstack_layers",
 ]

@@ -18,37 +18,63 @@ from purelm.models.positions import rotate
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2); MQA and GQA by num_kv_heads."""
+    """Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2); MQA and GQA by num_kv_heads.
+
+    Queries come from x_BTD, keys and values from x_BTD too, or in cross-attention from context.source_BSD.
+    """
 
     config: ModelConfig
 
-    def _projected(self, x_BTD: jax.Array, name: str, num_heads: int) -> jax.Array:
-        size = head_size(self.config)
-        y = Linear(self.config, num_heads * size, "hidden", name=name)(x_BTD)
-        return y.reshape(*x_BTD.shape[:-1], num_heads, size)
+    def setup(self) -> None:
+        config = self.config
+        size = head_size(config)
+        self.query = Linear(config, config.num_heads * size, "hidden")
+        self.key = Linear(config, num_kv_heads(config) * size, "hidden")
+        self.value = Linear(config, num_kv_heads(config) * size, "hidden")
+        self.output = Linear(config, config.width, "output")
+        if config.qk_norm:
+            self.query_norm = HeadNorm(config)
+            self.key_norm = HeadNorm(config)
+        if config.attention_sink:
+            self.sink = self.param("sink", nn.initializers.zeros, (config.num_heads,), param_dtype(config))
 
-    @nn.compact
+    def _in_heads(self, y: jax.Array) -> jax.Array:
+        return y.reshape(*y.shape[:-1], -1, head_size(self.config))
+
+    def keys_values(
+        self, x_BSD: jax.Array, rotation: tuple[jax.Array, jax.Array] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """(key_BKSH, value_BKSH) of what is attended to."""
+        key_BSKH, value_BSKH = self._in_heads(self.key(x_BSD)), self._in_heads(self.value(x_BSD))
+        if self.config.qk_norm:
+            key_BSKH = self.key_norm(key_BSKH)
+        if rotation is not None:
+            key_BSKH = rotate(key_BSKH, *rotation)
+        return jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
+
     def __call__(
         self, x_BTD: jax.Array, context: AttentionContext, cached: tuple[jax.Array, jax.Array] | None, *,
         deterministic: bool,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None, jax.Array | None]:
-        """(y_BTD, this layer's cache with the new keys and values, weights_BNTS of the naive form or None)."""
+        """(y_BTD, this layer's cache with the new keys and values, weights_BNTS of the naive form or None).
+
+        In cross-attention `cached` is the source's keys and values (cache.flat), and nothing is written.
+        """
         config = self.config
-        query_BTNH = self._projected(x_BTD, "query", config.num_heads)
-        key_BSKH = self._projected(x_BTD, "key", num_kv_heads(config))
-        value_BSKH = self._projected(x_BTD, "value", num_kv_heads(config))
+        query_BTNH = self._in_heads(self.query(x_BTD))
         if config.qk_norm:
-            query_BTNH = HeadNorm(config, name="query_norm")(query_BTNH)
-            key_BSKH = HeadNorm(config, name="key_norm")(key_BSKH)
+            query_BTNH = self.query_norm(query_BTNH)
         if context.rotation is not None:
-            query_BTNH, key_BSKH = rotate(query_BTNH, *context.rotation), rotate(key_BSKH, *context.rotation)
-        key_BKSH, value_BKSH = jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
-        if cached is not None:
-            cached = tuple(kv_cache.write(old, new, context.start) for old, new in zip(cached, (key_BKSH, value_BKSH)))
-            key_BKSH, value_BKSH = (rows.astype(query_BTNH.dtype) for rows in cached)
-        sink_N = None
-        if config.attention_sink:
-            sink_N = self.param("sink", nn.initializers.zeros, (config.num_heads,), param_dtype(config))
+            query_BTNH = rotate(query_BTNH, *context.rotation)
+        if not context.is_cross:
+            key_BKSH, value_BKSH = self.keys_values(x_BTD, context.rotation)
+            if cached is not None:
+                new = (key_BKSH, value_BKSH)
+                cached = tuple(kv_cache.write(old, rows, context.start) for old, rows in zip(cached, new))
+                key_BKSH, value_BKSH = (rows.astype(query_BTNH.dtype) for rows in cached)
+        else:
+            key_BKSH, value_BKSH = self.keys_values(context.source_BSD) if cached is None else cached
+        sink_N = self.sink if config.attention_sink else None
         weights_BNTS = None
         if context.implementation == "naive":
             key = self.make_rng("dropout") if config.attention_dropout and not deterministic else None
@@ -57,5 +83,5 @@ class Attention(nn.Module):
             y_BTNH = splash_attention(config, query_BTNH, key_BKSH, value_BKSH, context)
         else:
             y_BTNH = library_attention(config, query_BTNH, key_BKSH, value_BKSH, context)
-        y_BTD = Linear(config, config.width, "output", name="output")(y_BTNH.reshape(*x_BTD.shape[:-1], -1))
+        y_BTD = self.output(y_BTNH.reshape(*x_BTD.shape[:-1], -1))
         return y_BTD, cached, weights_BNTS

@@ -73,12 +73,12 @@ def library_attention(
     """
     B, _, _, H = query_BTNH.shape
     key_BKSH, value_BKSH = (x.reshape(B, -1, x.shape[-2], H) for x in (key_BKSH, value_BKSH))
-    by_flag = context.mask_BTS is None
+    by_flag = context.causal and context.mask_BTS is None
     window = config.attention_window
     return jax.nn.dot_product_attention(
         query_BTNH, jnp.swapaxes(key_BKSH, 1, 2), jnp.swapaxes(value_BKSH, 1, 2),
         bias=None if context.bias_BNTS is None else context.bias_BNTS.astype(query_BTNH.dtype),
-        mask=None if by_flag else context.mask_BTS[:, None],
+        mask=None if context.mask_BTS is None else context.mask_BTS[:, None],
         scale=attention_scale(config),
         # With a mask too, cuDNN skips what lies above the diagonal.
         is_causal=by_flag or context.implementation == "cudnn",

@@ -1,4 +1,5 @@
-"""One layer: attention and feed-forward, each with its norms, dropout and residual sum."""
+"""One layer: attention, cross-attention where there is an encoder, and feed-forward; each with its norms, dropout and
+residual sum."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from purelm.models.dtypes import param_dtype
 from purelm.models.feed_forward import FeedForward
 from purelm.models.norms import Norm
 
+KeysValues = tuple[jax.Array, jax.Array]
+
 
 class Block(nn.Module):
     """x_BTD -> x_BTD.
@@ -21,7 +24,7 @@ class Block(nn.Module):
     (Vaswani et al. 2017, arXiv 1706.03762). Sandwich: x + norm(f(norm(x))) (Ding et al. 2021, CogView, arXiv
     2105.13290; Gemma 2, arXiv 2408.00118). Parallel: attention a and feed-forward f read the same norm and are summed,
     x + a(norm(x)) + f(norm(x)) (Wang & Komatsuzaki 2021, GPT-J; PaLM, arXiv 2204.02311), with post-norm
-    norm(x + a(x) + f(x)).
+    norm(x + a(x) + f(x)). Cross-attention stands between the two as a sublayer like them, or third in the sum.
     """
 
     config: ModelConfig
@@ -46,29 +49,50 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, context: AttentionContext, cached: tuple[jax.Array, jax.Array] | None = None, *,
-        deterministic: bool = True,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None, jax.Array | None]:
-        """(x_BTD, this layer's cache, attention weights_BNTS or None)."""
+        self, x_BTD: jax.Array, context: AttentionContext, cached: KeysValues | None = None,
+        source: KeysValues | None = None, *, deterministic: bool = True,
+    ) -> tuple[jax.Array, KeysValues | None, dict[str, jax.Array | None]]:
+        """(x_BTD, this layer's cache, attention weights_BNTS or None by name).
+
+        source: keys and values of what cross-attention reads, where they were computed before.
+        """
         config = self.config
         post = config.norm_place == "post"
         attention = Attention(config, name="attention")
         feed_forward = FeedForward(config, name="feed_forward")
+        weights = {}
         if config.parallel_block:
             norm = Norm(config, name="norm")
             h_BTD = x_BTD if post else norm(x_BTD)
-            y_BTD, cached, weights_BNTS = attention(h_BTD, context, cached, deterministic=deterministic)
+            y_BTD, cached, weights["attention_weights"] = attention(h_BTD, context, cached, deterministic=deterministic)
             x_BTD = x_BTD + self._branch(y_BTD, "attention", deterministic)
+            if context.cross is not None:
+                y_BTD, weights["cross_attention_weights"] = self._cross(h_BTD, context, source, deterministic)
+                x_BTD = x_BTD + self._branch(y_BTD, "cross_attention", deterministic)
             y_BTD = feed_forward(h_BTD, deterministic=deterministic)
             x_BTD = x_BTD + self._branch(y_BTD, "feed_forward", deterministic)
-            return norm(x_BTD) if post else x_BTD, cached, weights_BNTS
+            return norm(x_BTD) if post else x_BTD, cached, weights
         norm = Norm(config, name="attention_norm")
         h_BTD = x_BTD if post else norm(x_BTD)
-        y_BTD, cached, weights_BNTS = attention(h_BTD, context, cached, deterministic=deterministic)
+        y_BTD, cached, weights["attention_weights"] = attention(h_BTD, context, cached, deterministic=deterministic)
         x_BTD = x_BTD + self._branch(y_BTD, "attention", deterministic)
         x_BTD = norm(x_BTD) if post else x_BTD
+        if context.cross is not None:
+            norm = Norm(config, name="cross_attention_norm")
+            h_BTD = x_BTD if post else norm(x_BTD)
+            y_BTD, weights["cross_attention_weights"] = self._cross(h_BTD, context, source, deterministic)
+            x_BTD = x_BTD + self._branch(y_BTD, "cross_attention", deterministic)
+            x_BTD = norm(x_BTD) if post else x_BTD
         norm = Norm(config, name="feed_forward_norm")
         h_BTD = x_BTD if post else norm(x_BTD)
         y_BTD = feed_forward(h_BTD, deterministic=deterministic)
         x_BTD = x_BTD + self._branch(y_BTD, "feed_forward", deterministic)
-        return norm(x_BTD) if post else x_BTD, cached, weights_BNTS
+        return norm(x_BTD) if post else x_BTD, cached, weights
+
+    def _cross(
+        self, h_BTD: jax.Array, context: AttentionContext, source: KeysValues | None, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """(y_BTD, weights_BNTS): attention to what the encoder made of the source (Vaswani et al. 2017, 3.2.3)."""
+        cross_attention = Attention(self.config, name="cross_attention")
+        y_BTD, _, weights_BNTS = cross_attention(h_BTD, context.cross, source, deterministic=deterministic)
+        return y_BTD, weights_BNTS

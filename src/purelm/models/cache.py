@@ -48,5 +48,9 @@ def init_cache(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dty
 
 def write(cached: jax.Array, new_BKTH: jax.Array, start: jax.Array) -> jax.Array:
     """`cached` [B * K, S, H] with `new` at rows start, start + 1, ...: in place where XLA owns the buffer."""
-    new = new_BKTH.reshape(-1, *new_BKTH.shape[2:]).astype(cached.dtype)
-    return jax.lax.dynamic_update_slice(cached, new, (0, start, 0))
+    return jax.lax.dynamic_update_slice(cached, flat(new_BKTH).astype(cached.dtype), (0, start, 0))
+
+
+def flat(rows_BKSH: jax.Array) -> jax.Array:
+    """[B, K, S, H] as a cache's layer has it: [B * K, S, H]."""
+    return rows_BKSH.reshape(-1, *rows_BKSH.shape[2:])

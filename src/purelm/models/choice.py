@@ -16,6 +16,10 @@ def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tok
     """
     if implementation == "naive":
         return None
+    if implementation != "xla" and config.architecture != "decoder":
+        return f"here it is causal, which config.model.architecture={config.architecture} is not throughout"
+    if implementation != "xla" and config.prefix_attention:
+        return "here it is causal, which config.model.prefix_attention is not"
     if config.attention_sink:
         return "it has no attention sinks"
     if config.attention_dropout and training:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from purelm.config import ModelConfig
 from purelm.config.shapes import feed_forward_width, head_size, is_gated, num_kv_heads, vocabulary_size
 from purelm.models.dtypes import compute_dtype
+from purelm.models.make import make_model
 
 # Subtrees that hold the vocabulary or positions: what scaling laws leave out (Kaplan et al. 2020, arXiv 2001.08361).
 EMBEDDINGS = ("embedding", "positions", "head")
@@ -18,10 +19,8 @@ EMBEDDINGS = ("embedding", "positions", "head")
 
 def parameter_shapes(config: ModelConfig) -> Any:
     """The parameters' shapes and types, without computing any."""
-    from purelm.models.transformer import Transformer
-
     tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens_BT)["params"]
+    return jax.eval_shape(make_model(config).init, jax.random.key(0), tokens_BT)["params"]
 
 
 def count_parameters(params: Any, *, embeddings: bool = True) -> int:

@@ -34,13 +34,38 @@ class Embedding(nn.Module):
         return x_BTD if self.config.embedding_scale == "one" else x_BTD * self.config.width ** 0.5
 
 
-class Head(nn.Module):
-    """The matrix [D, V] of an output layer of its own."""
+class TokenTypes(nn.Module):
+    """types_BT (none is all 0) -> a row of a table [token_types, D] each (BERT: Devlin et al. 2019, arXiv 1810.04805)."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self) -> jax.Array:
+    def __call__(self, types_BT: jax.Array | None) -> jax.Array:
         config = self.config
-        shape = (config.width, vocabulary_size(config))
-        return self.param("kernel", kernel_initializer(config, "head"), shape, param_dtype(config))
+        shape = (config.token_types, config.width)
+        table = self.param("embedding", embedding_initializer(config), shape, param_dtype(config))
+        types_BT = jnp.zeros((1, 1), jnp.int32) if types_BT is None else types_BT
+        return jnp.take(table, types_BT, axis=0, mode="clip").astype(compute_dtype(config))
+
+
+class Head(nn.Module):
+    """The matrix [D, V] of an output layer of its own, and with head_bias its bias [V] (a tied one's too)."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        size = vocabulary_size(config)
+        if not config.tied_embeddings:
+            self.kernel = self.param("kernel", kernel_initializer(config, "head"), (config.width, size),
+                                     param_dtype(config))
+        if config.head_bias:
+            self.bias = self.param("bias", nn.initializers.zeros, (size,), param_dtype(config))
+
+    def matrix(self) -> jax.Array:
+        """[D, V]."""
+        return self.kernel
+
+    def offset(self) -> jax.Array:
+        """[V]."""
+        return self.bias

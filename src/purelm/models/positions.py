@@ -69,19 +69,32 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + [2.0 ** (-4.0 * (2 * i + 1) / below) for i in range(num_heads - below)]
 
 
-def alibi_bias(num_heads: int, query_positions_BT: jax.Array, key_positions_BS: jax.Array) -> jax.Array:
-    """bias_BNTS = -slope * (query position - key position), float32 (Press, Smith & Lewis 2022, arXiv 2108.12409)."""
+def alibi_bias(
+    num_heads: int, query_positions_BT: jax.Array, key_positions_BS: jax.Array, *, both_ways: bool = False
+) -> jax.Array:
+    """bias_BNTS = -slope * (query position - key position), float32 (Press, Smith & Lewis 2022, arXiv 2108.12409).
+
+    both_ways: of the distance's absolute value, where later keys are seen too.
+    """
     distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
+    if both_ways:
+        distance_BTS = jnp.abs(distance_BTS)
     slopes_N = jnp.asarray(alibi_slopes(num_heads), jnp.float32)
     return -slopes_N[:, None, None] * distance_BTS[:, None].astype(jnp.float32)
 
 
-def relative_bucket(distance: jax.Array, num_buckets: int, max_distance: int) -> jax.Array:
-    """Bucket 0..num_buckets-1 of a distance query - key; those below 0 fall in bucket 0 (causal T5).
+def relative_bucket(
+    distance: jax.Array, num_buckets: int, max_distance: int, *, both_ways: bool = False
+) -> jax.Array:
+    """Bucket 0..num_buckets-1 of a distance query - key; those below 0 fall in bucket 0 (T5's decoder).
 
     Raffel et al. 2020, JMLR 21, arXiv 1910.10683, section 2.1: one bucket a distance up to half of the buckets, the
-    other half logarithmic up to max_distance, from where the last bucket is shared.
+    other half logarithmic up to max_distance, from where the last bucket is shared. both_ways (T5's encoder): the first
+    half of the buckets is for keys that are not after the query, divided so; the second half, for those that are.
     """
+    if both_ways:
+        after = jnp.where(distance < 0, num_buckets // 2, 0)
+        return after + relative_bucket(jnp.abs(distance), num_buckets // 2, max_distance)
     distance = jnp.maximum(distance, 0)
     exact = num_buckets // 2
     ratio = jnp.maximum(distance, exact).astype(jnp.float32) / exact
@@ -90,7 +103,10 @@ def relative_bucket(distance: jax.Array, num_buckets: int, max_distance: int) ->
 
 
 class RelativeBias(nn.Module):
-    """bias_BNTS from a table [relative_buckets, N], one for all layers (T5: Raffel et al. 2020, arXiv 1910.10683)."""
+    """bias_BNTS from a table [relative_buckets, N], one for all layers (T5: Raffel et al. 2020, arXiv 1910.10683).
+
+    An encoder's buckets tell before from after; a decoder's do not.
+    """
 
     config: ModelConfig
 
@@ -100,5 +116,7 @@ class RelativeBias(nn.Module):
         shape = (config.relative_buckets, config.num_heads)
         table = self.param("embedding", embedding_initializer(config), shape, param_dtype(config))
         distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
-        bucket_BTS = relative_bucket(distance_BTS, config.relative_buckets, config.relative_max_distance)
+        bucket_BTS = relative_bucket(
+            distance_BTS, config.relative_buckets, config.relative_max_distance,
+            both_ways=config.architecture == "encoder")
         return jnp.moveaxis(jnp.take(table, bucket_BTS, axis=0).astype(jnp.float32), -1, 1)

@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.models.block import Block
-from purelm.models.cache import Cache
+from purelm.models.attention import Attention
+from purelm.models.block import Block, KeysValues
+from purelm.models.cache import Cache, flat
 from purelm.models.context import AttentionContext
 from purelm.models.dtypes import compute_dtype
 
 Params = Any
-# (parameters of one layer, x_BTD, that layer's cache, dropout key) -> (x_BTD, cache, weights_BNTS)
-LayerFunction = Callable[[Params, jax.Array, Any, jax.Array | None], tuple[jax.Array, Any, jax.Array | None]]
+# (parameters of one layer, x_BTD, its cache, its keys and values of the source, dropout key) -> (x_BTD, cache, weights)
+LayerFunction = Callable[[Params, jax.Array, Any, Any, jax.Array | None], tuple[jax.Array, Any, dict[str, Any]]]
+Collected = dict[str, jax.Array]
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -33,7 +35,9 @@ def init_layers(key: jax.Array, config: ModelConfig) -> Params:
     layer_numbers = jnp.arange(config.num_layers // config.layer_sharing)
     keys = jax.vmap(lambda layer: jax.random.fold_in(key, layer))(layer_numbers)
     x_BTD = jnp.zeros((1, 1, config.width), compute_dtype(config))
-    return jax.vmap(lambda k: Block(config, parent=None).init(k, x_BTD, AttentionContext())["params"])(keys)
+    cross = AttentionContext(is_cross=True, source_BSD=x_BTD) if config.architecture == "encoder_decoder" else None
+    context = AttentionContext(cross=cross)
+    return jax.vmap(lambda k: Block(config, parent=None).init(k, x_BTD, context)["params"])(keys)
 
 
 def _split(layers: Params) -> tuple[Params, ...]:
@@ -45,7 +49,7 @@ def _split(layers: Params) -> tuple[Params, ...]:
 
 def unstack_layers(params: Params) -> Params:
     """The same parameters with params["layers"] a tuple of one tree a layer: what decoding should be given,
-    since slicing the stack at each step would copy all of it."""
+    since slicing the stack at each step would copy all of it. An encoder's, which read once, stay as they are."""
     return {**params, "layers": _split(params["layers"])}
 
 
@@ -55,10 +59,10 @@ def _layer_function(config: ModelConfig, context: AttentionContext, *, in_scan: 
     dots keeps products with weights and recomputes the rest, attention's own products included; full keeps only x.
     """
 
-    def layer(params: Params, x_BTD: jax.Array, cached: Any, key: jax.Array | None) -> tuple:
+    def layer(params: Params, x_BTD: jax.Array, cached: Any, source: Any, key: jax.Array | None) -> tuple:
         rngs = None if key is None else {"dropout": key}
         return Block(config, parent=None).apply(
-            {"params": params}, x_BTD, context, cached, deterministic=key is None, rngs=rngs)
+            {"params": params}, x_BTD, context, cached, source, deterministic=key is None, rngs=rngs)
 
     if config.remat == "none":
         return layer
@@ -68,29 +72,27 @@ def _layer_function(config: ModelConfig, context: AttentionContext, *, in_scan: 
 
 def _loop(
     config: ModelConfig, layers: tuple[Params, ...], x_BTD: jax.Array, context: AttentionContext, cache: Cache | None,
-    dropout_key: jax.Array | None, collect: bool,
-) -> tuple[jax.Array, Cache | None, dict[str, jax.Array] | None]:
+    sources: tuple[KeysValues, ...] | None, dropout_key: jax.Array | None, collect: bool,
+) -> tuple[jax.Array, Cache | None, Collected | None]:
     layer_function = _layer_function(config, context, in_scan=False)
-    caches, residuals, weights = [], [], []
+    caches, seen = [], []
     for number in range(config.num_layers):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
         cached = None if cache is None else (cache.keys[number], cache.values[number])
-        x_BTD, cached, weights_BNTS = layer_function(layers[number // config.layer_sharing], x_BTD, cached, key)
+        source = None if sources is None else sources[number]
+        x_BTD, cached, weights = layer_function(layers[number // config.layer_sharing], x_BTD, cached, source, key)
         caches.append(cached)
-        residuals.append(x_BTD)
-        weights.append(weights_BNTS)
+        seen.append({"residual": x_BTD, **weights})
     if cache is not None:
         keys, values = zip(*caches)
         cache = Cache(keys, values, cache.length + x_BTD.shape[1])
-    if not collect:
-        return x_BTD, cache, None
-    return x_BTD, cache, {"residual_LBTD": jnp.stack(residuals), "attention_weights_LBNTS": jnp.stack(weights)}
+    return x_BTD, cache, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if collect else None
 
 
 def _scan(
     config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, dropout_key: jax.Array | None,
     collect: bool,
-) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+) -> tuple[jax.Array, Collected | None]:
     layer_function = _layer_function(config, context, in_scan=True)
 
     def body(x_BTD: jax.Array, inputs: tuple[Params, jax.Array]) -> tuple[jax.Array, Any]:
@@ -99,29 +101,41 @@ def _scan(
         for member in range(config.layer_sharing):
             number = group * config.layer_sharing + member
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
-            x_BTD, _, weights_BNTS = layer_function(params, x_BTD, None, key)
-            seen.append((x_BTD, weights_BNTS))
+            x_BTD, _, weights = layer_function(params, x_BTD, None, None, key)
+            seen.append({"residual": x_BTD, **weights})
         return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if collect else None
 
     x_BTD, seen = jax.lax.scan(body, x_BTD, (layers, jnp.arange(config.num_layers // config.layer_sharing)))
-    if not collect:
-        return x_BTD, None
-    residuals, weights = (leaf.reshape(config.num_layers, *leaf.shape[2:]) for leaf in seen)
-    return x_BTD, {"residual_LBTD": residuals, "attention_weights_LBNTS": weights}
+    return x_BTD, jax.tree.map(lambda leaf: leaf.reshape(config.num_layers, *leaf.shape[2:]), seen)
 
 
 def apply_layers(
     config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, cache: Cache | None,
-    dropout_key: jax.Array | None, *, collect: bool,
-) -> tuple[jax.Array, Cache | None, dict[str, jax.Array] | None]:
+    dropout_key: jax.Array | None, *, sources: tuple[KeysValues, ...] | None = None, collect: bool,
+) -> tuple[jax.Array, Cache | None, Collected | None]:
     """(x_BTD after all layers, the cache with the new tokens, what `collect` asks for or None).
+
+    What is collected is stacked over layers: residual [L, B, T, D], attention_weights and with an encoder
+    cross_attention_weights, each [L, B, N, T, S]. sources: source_keys_values, where they were computed before.
 
     layers: stacked, or a tuple of one tree a layer (unstack_layers), which is always looped over, as is a call with a
     cache. Consecutive layers share parameters with layer_sharing (Lan et al. 2020, ALBERT, arXiv 1909.11942), but not
     dropout: layer l's key is fold_in(dropout_key, l).
     """
-    if config.scan_layers and cache is None and not isinstance(layers, tuple):
+    if config.scan_layers and cache is None and sources is None and not isinstance(layers, tuple):
         x_BTD, collected = _scan(config, layers, x_BTD, context, dropout_key, collect)
         return x_BTD, None, collected
     layers = layers if isinstance(layers, tuple) else _split(layers)
-    return _loop(config, layers, x_BTD, context, cache, dropout_key, collect)
+    return _loop(config, layers, x_BTD, context, cache, sources, dropout_key, collect)
+
+
+def source_keys_values(config: ModelConfig, layers: Params, source_BSD: jax.Array) -> tuple[KeysValues, ...]:
+    """Each layer's keys and values of the source for cross-attention, [B * K, S, H] as in a cache."""
+    layers = layers if isinstance(layers, tuple) else _split(layers)
+    attention = Attention(config, parent=None)
+    computed = []
+    for number in range(config.num_layers):
+        params = layers[number // config.layer_sharing]["cross_attention"]
+        keys_values = attention.apply({"params": params}, source_BSD, method="keys_values")
+        computed.append(tuple(flat(rows) for rows in keys_values))
+    return tuple(computed)

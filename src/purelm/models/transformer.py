@@ -1,4 +1,4 @@
-"""The Transformer language model: embedding, a stack of blocks, and the output layer."""
+"""The Transformer: embedding, a stack of blocks, and the output layer; a decoder, an encoder, or one beside the other."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import check_model
+from purelm.config.shapes import check_model, encoder_config
 from purelm.errors import UserError
 from purelm.models.attention_forms import softcap
+from purelm.models.block import KeysValues
 from purelm.models.cache import Cache
 from purelm.models.choice import choose_implementation
-from purelm.models.context import AttentionContext, attention_context
+from purelm.models.context import AttentionContext, attention_context, cross_context
 from purelm.models.dropout import dropout
-from purelm.models.embedding import Embedding, Head
+from purelm.models.embedding import Embedding, Head, TokenTypes
+from purelm.models.feed_forward import ACTIVATIONS, GATES
 from purelm.models.head import head_logits
+from purelm.models.linear import Linear
 from purelm.models.norms import Norm
 from purelm.models.positions import LearnedPositions, RelativeBias, sinusoidal
-from purelm.models.stack import apply_layers, init_layers
+from purelm.models.stack import apply_layers, init_layers, source_keys_values
 
 
 class Output(NamedTuple):
     """Result of a call.
 
-    logits_BTV: float32 (method "hidden": the final x_BTD in the compute type). cache: the given one with the new
+    logits_BTV: float32 (methods "hidden" and "features": x_BTD in the compute type). cache: the given one with the new
     tokens. intermediates: None, or with collect=True a dict of
       embedding_BTD                what enters the first layer;
       residual_LBTD                the residual stream after each layer;
-      hidden_LBTD                  the same after the final norm, so that softcap(hidden @ head_kernel) reads each layer
-                                   as a prediction (logit lens: nostalgebraist 2020);
-      attention_weights_LBNTS      float32, before dropout.
+      hidden_LBTD                  each layer's residual stream taken for the last one, so that the output layer reads
+                                   it as a prediction (logit lens: nostalgebraist 2020);
+      attention_weights_LBNTS      float32, before dropout;
+      cross_attention_weights_LBNTS  the same over the source, of an encoder-decoder.
     """
 
     logits_BTV: jax.Array
@@ -40,8 +44,22 @@ class Output(NamedTuple):
     intermediates: dict[str, jax.Array] | None
 
 
+class Encoded(NamedTuple):
+    """What a decoder reads of its source.
+
+    features_BSD: the encoder's output. segments_BS: the source's, 0 is padding; None has no padding. cross: None, or
+    each decoder layer's keys and values of the features, [B * K, S, H] (method "precompute"); then features_BSD is
+    read no more, and may be None.
+    """
+
+    features_BSD: jax.Array | None
+    segments_BS: jax.Array | None
+    cross: tuple[KeysValues, ...] | None = None
+
+
 class Transformer(nn.Module):
-    """Decoder-only language model (Vaswani et al. 2017, arXiv 1706.03762; Radford et al. 2019).
+    """Vaswani et al. 2017 (arXiv 1706.03762): config.architecture is decoder (Radford et al. 2019), encoder (Devlin et
+    al. 2019, arXiv 1810.04805), or encoder_decoder, whose encoder is a Transformer too, at params["encoder"].
 
     init(key, tokens_BT) -> {"params": params}; apply({"params": params}, tokens_BT, ...) -> Output. params["layers"] is
     one subtree with leaves stacked over layers (see models/stack.py). Raises UserError for options that cannot be
@@ -60,71 +78,141 @@ class Transformer(nn.Module):
             self.positions = LearnedPositions(config)
         if config.positions == "t5":
             self.relative_bias = RelativeBias(config)
+        if config.token_types:
+            self.token_types = TokenTypes(config)
         if config.norm_place != "post":
             self.final_norm = Norm(config)
-        if not config.tied_embeddings:
+        if config.head_transform:
+            self.head_transform = Linear(config, config.width, "hidden")
+            self.head_transform_norm = Norm(config)
+        if config.head_bias or not config.tied_embeddings:
             self.head = Head(config)
+        if config.architecture == "encoder_decoder":
+            self.encoder = Transformer(encoder_config(config))
         if self.is_initializing():
             self.param("layers", init_layers, config)
 
     def __call__(self, tokens_BT: jax.Array, **inputs: Any) -> Output:
-        """Next-token logits; `inputs` are those of `hidden`."""
+        """Logits, of the next token where the model is causal; `inputs` are those of `features`."""
         output = self.hidden(tokens_BT, **inputs)
         x_BTD = output.logits_BTV
         # A tied table is contracted as it lies: transposed first, XLA's CPU backend copies it at each decoded token.
-        matrix, axis = (self.embedding.table(), 1) if self.config.tied_embeddings else (self.head(), 0)
+        matrix, axis = (self.embedding.table(), 1) if self.config.tied_embeddings else (self.head.matrix(), 0)
         logits = head_logits(x_BTD.reshape(-1, x_BTD.shape[-1]), matrix.astype(x_BTD.dtype), axis)
+        if self.config.head_bias:
+            logits = logits + self.head.offset().astype(jnp.float32)
         logits_BTV = softcap(logits, self.config.logits_softcap).reshape(*tokens_BT.shape, -1)
         return output._replace(logits_BTV=logits_BTV)
 
     def head_kernel(self) -> jax.Array:
-        """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859); no bias."""
-        return self.embedding.table().T if self.config.tied_embeddings else self.head()
+        """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859)."""
+        return self.embedding.table().T if self.config.tied_embeddings else self.head.matrix()
 
-    def hidden(
+    def head_bias(self) -> jax.Array | None:
+        """[V], added to the products with head_kernel; None without config.head_bias."""
+        return self.head.offset() if self.config.head_bias else None
+
+    def hidden(self, tokens_BT: jax.Array, **inputs: Any) -> Output:
+        """What the output layer reads, in place of logits, which are softcap(x_BTD @ head_kernel + head_bias).
+
+        `inputs` are those of `features`. head_transform: norm(activation(linear(x))) as in BERT (Devlin et al. 2019);
+        head_scale: x / sqrt(D) before a tied table (T5 v1.0: Raffel et al. 2020, arXiv 1910.10683).
+        """
+        output = self.features(tokens_BT, **inputs)
+        if not self.config.head_transform and self.config.head_scale == "one":
+            return output
+        collected = output.intermediates
+        if collected is not None:
+            collected = {**collected, "hidden_LBTD": self._head_input(collected["hidden_LBTD"])}
+        return output._replace(logits_BTV=self._head_input(output.logits_BTV), intermediates=collected)
+
+    def _head_input(self, x: jax.Array) -> jax.Array:
+        config = self.config
+        if config.head_transform:
+            activation = (ACTIVATIONS | GATES)[config.feed_forward]
+            x = self.head_transform_norm(activation(self.head_transform(x)))
+        return x if config.head_scale == "one" else x * config.width ** -0.5
+
+    def encode(
+        self, source_BS: jax.Array, *, source_positions_BS: jax.Array | None = None,
+        source_segments_BS: jax.Array | None = None, deterministic: bool = True,
+    ) -> Encoded:
+        """What an encoder-decoder's encoder makes of the source, for calls' `encoded`; inputs as those of `features`."""
+        output = self.encoder.features(
+            source_BS, positions_BT=source_positions_BS, segments_BT=source_segments_BS, deterministic=deterministic,
+            embedding=self.embedding if self.config.shared_embeddings else None)
+        return Encoded(output.logits_BTV, source_segments_BS)
+
+    def precompute(self, encoded: Encoded) -> Encoded:
+        """With the keys and values that every later call would compute again."""
+        layers = self.get_variable("params", "layers")
+        return encoded._replace(cross=source_keys_values(self.config, layers, encoded.features_BSD))
+
+    def features(
         self, tokens_BT: jax.Array, *, positions_BT: jax.Array | None = None, segments_BT: jax.Array | None = None,
+        token_types_BT: jax.Array | None = None, prefix_BT: jax.Array | None = None, encoded: Encoded | None = None,
         cache: Cache | None = None, deterministic: bool = True, collect: bool = False,
+        embedding: Embedding | None = None,
     ) -> Output:
-        """The normalized final x_BTD in place of logits: logits are softcap(x_BTD @ head_kernel).
+        """The final, normalized x_BTD of the stack in place of logits.
 
         tokens_BT: ids below V. positions_BT: each token's index in its segment; none counts from the cache's length.
-        segments_BT: attention stays inside a segment; none is one for all. cache: what was seen before. collect: fill
-        Output.intermediates. Dropout needs rngs={"dropout": key} and deterministic=False.
+        segments_BT: attention stays inside a segment, of the source too; none is one for all. token_types_BT: below
+        config.token_types; none is all 0. prefix_BT: True on a prompt's tokens, which see each other both ways
+        (config.prefix_attention; with a cache, a prompt comes in one call). encoded: of an encoder-decoder, what
+        `encode` gave. cache: what was seen before. collect: fill Output.intermediates. embedding: the table to read in
+        place of the model's own. Dropout needs rngs={"dropout": key} and deterministic=False.
         """
         config = self.config
         num_tokens = tokens_BT.shape[1]
         start = None if cache is None else cache.length
+        if self.is_initializing() and config.architecture == "encoder_decoder" and encoded is None:
+            encoded = self.encode(tokens_BT)
         self._check_call(num_tokens, segments_BT, cache)
+        self._check_inputs(token_types_BT, prefix_BT, encoded)
         if positions_BT is None:
             positions_BT = jnp.arange(num_tokens)[None] + (0 if start is None else start)
-        x_BTD = self._embed(tokens_BT, positions_BT, deterministic)
+        x_BTD = self._embed(tokens_BT, positions_BT, token_types_BT, embedding, deterministic)
         implementation = choose_implementation(
             config, num_tokens=num_tokens, cached=cache is not None, collect=collect or self.is_initializing(),
             training=not deterministic)
-        context = self._context(implementation, positions_BT, segments_BT, cache)
+        cross = None
+        if encoded is not None:
+            cross = cross_context(implementation, encoded.features_BSD, segments_BT, encoded.segments_BS)
+        context = self._context(implementation, positions_BT, segments_BT, prefix_BT, cross, cache)
         if self.is_initializing():
             return Output(self._final(x_BTD), cache, None)
         drops = config.attention_dropout or config.residual_dropout or config.feed_forward_dropout
         dropout_key = self.make_rng("dropout") if drops and not deterministic else None
         layers = self.get_variable("params", "layers")
         embedding_BTD = x_BTD
-        x_BTD, cache, collected = apply_layers(config, layers, x_BTD, context, cache, dropout_key, collect=collect)
-        if collected is not None:
-            collected["embedding_BTD"] = embedding_BTD
-            collected["hidden_LBTD"] = self._final(collected["residual_LBTD"])
+        x_BTD, cache, seen = apply_layers(
+            config, layers, x_BTD, context, cache, dropout_key,
+            sources=None if encoded is None else encoded.cross, collect=collect)
+        collected = None
+        if seen is not None:
+            residual_LBTD = seen.pop("residual")
+            collected = {"embedding_BTD": embedding_BTD, "residual_LBTD": residual_LBTD,
+                         "hidden_LBTD": self._final(residual_LBTD),
+                         **{f"{name}_LBNTS": weights for name, weights in seen.items()}}
         return Output(self._final(x_BTD), cache, collected)
 
     def _final(self, x: jax.Array) -> jax.Array:
         return x if self.config.norm_place == "post" else self.final_norm(x)
 
-    def _embed(self, tokens_BT: jax.Array, positions_BT: jax.Array, deterministic: bool) -> jax.Array:
-        """Embedding, plus absolute positions, normalized and dropped out where asked for."""
+    def _embed(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, token_types_BT: jax.Array | None,
+        embedding: Embedding | None, deterministic: bool,
+    ) -> jax.Array:
+        """Embedding, plus absolute positions and token types, normalized and dropped out where asked for."""
         config = self.config
-        x_BTD = self.embedding(tokens_BT)
+        x_BTD = self.embedding(tokens_BT) if embedding is None else embedding(tokens_BT)
         if config.positions == "learned":
             x_BTD = x_BTD + self.positions(positions_BT)
         if config.positions == "sinusoidal":
             x_BTD = x_BTD + sinusoidal(positions_BT, config.width).astype(x_BTD.dtype)
+        if config.token_types:
+            x_BTD = x_BTD + self.token_types(token_types_BT)
         if config.embedding_norm:
             x_BTD = self.embedding_norm(x_BTD)
         if config.embedding_dropout and not deterministic:
@@ -132,7 +220,8 @@ class Transformer(nn.Module):
         return x_BTD
 
     def _context(
-        self, implementation: str, positions_BT: jax.Array, segments_BT: jax.Array | None, cache: Cache | None
+        self, implementation: str, positions_BT: jax.Array, segments_BT: jax.Array | None, prefix_BT: jax.Array | None,
+        cross: AttentionContext | None, cache: Cache | None,
     ) -> AttentionContext:
         """What all layers share. With a cache, a key's position is its row in the cache."""
         if cache is None:
@@ -141,14 +230,32 @@ class Transformer(nn.Module):
             key_positions_BS, start = jnp.arange(cache.capacity)[None], cache.length
         relative_bias = self.relative_bias(positions_BT, key_positions_BS) if self.config.positions == "t5" else None
         return attention_context(
-            self.config, implementation, positions_BT, key_positions_BS, relative_bias, segments_BT, start)
+            self.config, implementation, positions_BT, key_positions_BS, relative_bias, segments_BT, start, prefix_BT,
+            cross)
 
     def _check_call(self, num_tokens: int, segments_BT: jax.Array | None, cache: Cache | None) -> None:
         config = self.config
         if cache is None and config.positions == "learned" and num_tokens > config.context_length:
             raise UserError(f"{num_tokens} tokens do not fit config.model.context_length={config.context_length} "
                             "learned positions: give fewer tokens")
+        if cache is not None and config.architecture == "encoder":
+            raise UserError("an encoder has no cache, since each token sees the ones after it: leave cache out")
         if cache is not None and segments_BT is not None:
             raise UserError("segments_BT cannot be given with a cache, which holds one segment a row: give one of them")
         if cache is not None and num_tokens > cache.capacity:
             raise UserError(f"{num_tokens} tokens do not fit a cache of {cache.capacity}: make it longer")
+
+    def _check_inputs(
+        self, token_types_BT: jax.Array | None, prefix_BT: jax.Array | None, encoded: Encoded | None
+    ) -> None:
+        """Inputs that the config does not read are refused, and so is one that is missing."""
+        config = self.config
+        if token_types_BT is not None and not config.token_types:
+            raise UserError("token_types_BT is given, but config.model.token_types is 0: set how many there are")
+        if prefix_BT is not None and not config.prefix_attention:
+            raise UserError("prefix_BT is given, but config.model.prefix_attention is off: set it")
+        if encoded is not None and config.architecture != "encoder_decoder":
+            raise UserError(f"encoded is given to config.model.architecture={config.architecture}, which reads none: "
+                            "choose encoder_decoder")
+        if encoded is None and config.architecture == "encoder_decoder":
+            raise UserError("an encoder-decoder reads a source: give encoded=, the result of method 'encode'")
