@@ -82,5 +82,17 @@ def input_format(config: Config) -> str:
 
 
 def example_of_text(config: Config, text: str) -> Prediction:
-    """The example that a bare text means: a source, which is to be answered."""
-    return {"where": "--text", "source": config.data.prompt + text, "targets": None}
+    """The example, without an answer, that a bare text means: a source; of the format squad "question ||| context".
+
+    Raises UserError for a format whose rows are no texts.
+    """
+    name, where = input_format(config), {"where": "--text"}
+    if name == FORMAT:
+        return {**where, "source": config.data.prompt + text, "targets": None}
+    if name == "labels":
+        return {**where, "text": text, "pair": None, "label": None}
+    question, bar, context = text.partition("|||")
+    if name != "squad" or not bar:
+        wanted = "\"question ||| context\"" if name == "squad" else "--input with JSON lines"
+        raise UserError(f"--text: the run's data has the format {name}; give {wanted}")
+    return {**where, "id": "--text", "question": question.strip(), "context": context.strip(), "answers": None}

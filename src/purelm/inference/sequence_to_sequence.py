@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from purelm.config import Config
-from purelm.data.examples import padded_length
+from purelm.data.example_batches import padded_length
 from purelm.errors import UserError
 from purelm.inference.beam_search import search
 from purelm.inference.decode import generate
@@ -63,7 +63,7 @@ def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_
 
 def _two_sides(config: Config, params: Any, rows: list[np.ndarray], end_id: int, vocabulary_size: int) -> list[Answer]:
     """Greedy or beam search of an encoder-decoder."""
-    length = padded_length(config, max(len(row) for row in rows))
+    length = padded_length(max(len(row) for row in rows), config.model.context_length, config.data.bucketing)
     source_BS, segments_BS = np.zeros((2, len(rows), length), np.int32)
     for number, row in enumerate(rows):
         source_BS[number, :len(row)] = row

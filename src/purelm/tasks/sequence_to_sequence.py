@@ -27,6 +27,7 @@ from purelm.data.formats import as_pair
 from purelm.errors import UserError
 from purelm.models import make_model
 from purelm.tasks import losses
+from purelm.tasks.head_statistics import head_statistics
 from purelm.tasks.truncation import truncate
 
 UNIT = "tokens"
@@ -49,7 +50,10 @@ def rooms(config: Config) -> tuple[int, int]:
 
 def pair_of(config: Config, example: Mapping[str, Any]) -> Mapping[str, Any]:
     """The example as {"source", "targets", "where", ...}, whatever format its row had."""
-    return example if "source" in example else as_pair(config.data.format, example)
+    if "source" in example:
+        return example
+    pair = as_pair(config.data.format, example)
+    return {**pair, "source": config.data.prompt + pair["source"]}
 
 
 def encode_sources(config: Config, tokenizer: Any, sources: Sequence[str]) -> tuple[list[np.ndarray], int]:
@@ -191,15 +195,13 @@ def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
 def target_statistics(config: Config, params: Any, batch: Mapping[str, jax.Array],
                       key: jax.Array | None) -> losses.Statistics:
     """What a loss needs of each token of the batch."""
-    model, chunk = make_model(config.model), config.training.loss_chunk
+    model = make_model(config.model)
     inputs = _inputs(model, params, batch, key)
-    if chunk is None:
+    if config.training.loss_chunk is None:
         logits_BTV = model.apply({"params": params}, batch["tokens"], **inputs).logits_BTV
         return losses.statistics(logits_BTV, batch["targets"])
     x_BTD = model.apply({"params": params}, batch["tokens"], method="hidden", **inputs).logits_BTV
-    kernel_DV = model.apply({"params": params}, method="head_kernel").astype(x_BTD.dtype)
-    bias_V = model.apply({"params": params}, method="head_bias") if config.model.head_bias else None
-    return losses.chunked_statistics(x_BTD, kernel_DV, bias_V, batch["targets"], chunk, config.model.logits_softcap)
+    return head_statistics(config, params, x_BTD, batch["targets"])
 
 
 def _inputs(model: Any, params: Any, batch: Mapping[str, jax.Array], key: jax.Array | None) -> dict[str, Any]:
