@@ -9,12 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import feed_forward_width, head_size, is_gated, num_kv_heads, vocabulary_size
+from purelm.config.shapes import (
+    TRANSFORMERS,
+    encoder_layers,
+    feed_forward_width,
+    head_size,
+    is_gated,
+    num_kv_heads,
+    vocabulary_size,
+)
 from purelm.models.dtypes import compute_dtype
 from purelm.models.make import make_model
 
 # Subtrees that hold the vocabulary or positions: what scaling laws leave out (Kaplan et al. 2020, arXiv 2001.08361).
-EMBEDDINGS = ("embedding", "positions", "head")
+EMBEDDINGS = ("embedding", "positions", "token_types", "head")
 
 
 def parameter_shapes(config: ModelConfig) -> Any:
@@ -24,19 +32,42 @@ def parameter_shapes(config: ModelConfig) -> Any:
 
 
 def count_parameters(params: Any, *, embeddings: bool = True) -> int:
-    """Numbers in `params` (arrays or shapes); embeddings=False leaves out token and position embeddings and head."""
+    """Numbers in `params` (arrays or shapes); embeddings=False leaves out embeddings of tokens, their types and
+    positions, and the head, those of an encoder too."""
     if not embeddings:
         params = {name: subtree for name, subtree in params.items() if name not in EMBEDDINGS}
+        if "encoder" in params:
+            encoder = {name: subtree for name, subtree in params["encoder"].items() if name not in EMBEDDINGS}
+            params = {**params, "encoder": encoder}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Weights that one token is multiplied by: every layer's matrices (shared ones once a layer) and the head."""
+    """Weights that one token is multiplied by: every layer's matrices (shared ones once a layer) and the head.
+
+    Of an encoder-decoder, those of both stacks: a token is one of the source and one of the target. Of other networks,
+    every matrix but embeddings, and a tied head.
+    """
+    if config.architecture not in TRANSFORMERS:
+        return _other_matmul_parameters(config)
     heads = config.num_heads * head_size(config)
     kv_heads = num_kv_heads(config) * head_size(config)
-    matrices = 3 if is_gated(config) else 2
-    layer = config.width * (2 * heads + 2 * kv_heads + matrices * feed_forward_width(config))
-    return config.num_layers * layer + config.width * vocabulary_size(config)
+    attention = config.width * (2 * heads + 2 * kv_heads)
+    feed_forward = config.width * (3 if is_gated(config) else 2) * feed_forward_width(config)
+    count = config.num_layers * (attention + feed_forward) + config.width * vocabulary_size(config)
+    if config.architecture == "encoder_decoder":
+        count += config.num_layers * attention + encoder_layers(config) * (attention + feed_forward)
+    return count + (config.width ** 2 if config.head_transform else 0)
+
+
+def _other_matmul_parameters(config: ModelConfig) -> int:
+    """Numbers in arrays of two axes or more that are no embedding (layers are not stacked there), and a tied head."""
+    if config.architecture == "word_vectors":
+        return 2 * config.width
+    leaves = jax.tree_util.tree_leaves_with_path(parameter_shapes(config))
+    matrices = [leaf for path, leaf in leaves if len(leaf.shape) > 1 and "embedding" not in jax.tree_util.keystr(path)]
+    tied = config.width * vocabulary_size(config) if config.tied_embeddings else 0
+    return sum(math.prod(leaf.shape) for leaf in matrices) + tied
 
 
 def flops_per_token(config: ModelConfig, context_length: int) -> int:
@@ -44,11 +75,18 @@ def flops_per_token(config: ModelConfig, context_length: int) -> int:
 
     The rule of PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B). M: matmul_parameters (the head counts, tied
     or not; embedding look-ups, norms and biases do not). S: keys a query is multiplied by, context_length or the
-    window if that is less; the causal half is not taken off. Recomputation (remat) does not count.
+    window if that is less; the causal half is not taken off. L: layers of self-attention and, over context_length, of
+    cross-attention; a token of an encoder-decoder is one of the source and one of the target, as a row of a batch
+    counts for context_length tokens there. Recomputation (remat) does not count. Networks other than Transformers: 6 M.
     """
+    matrices = 6 * matmul_parameters(config)
+    if config.architecture not in TRANSFORMERS:
+        return matrices
     window = config.attention_window
-    keys = context_length if window is None else min(window, context_length)
-    return 6 * matmul_parameters(config) + 12 * config.num_layers * config.num_heads * head_size(config) * keys
+    keys = config.num_layers * (context_length if window is None else min(window, context_length))
+    if config.architecture == "encoder_decoder":
+        keys += keys // config.num_layers * encoder_layers(config) + context_length * config.num_layers
+    return matrices + 12 * config.num_heads * head_size(config) * keys
 
 
 def forward_flops_per_token(config: ModelConfig, context_length: int) -> int:
@@ -57,6 +95,11 @@ def forward_flops_per_token(config: ModelConfig, context_length: int) -> int:
 
 
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dtype | None = None) -> int:
-    """Bytes of the keys and values that init_cache(config, batch_size, length, dtype) holds."""
+    """Bytes of the keys and values that init_cache(config, batch_size, length, dtype) holds; 0 where there is no cache.
+
+    An encoder-decoder holds as many again for a source of the same length.
+    """
+    if config.architecture not in ("decoder", "encoder_decoder"):
+        return 0
     itemsize = jnp.dtype(compute_dtype(config) if dtype is None else dtype).itemsize
     return 2 * config.num_layers * batch_size * length * num_kv_heads(config) * head_size(config) * itemsize

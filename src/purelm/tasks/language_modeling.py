@@ -64,7 +64,8 @@ def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
     else:
         x_BTD = model.apply(variables, batch["tokens"], method="hidden", **arguments).logits_BTV
         kernel_DV = model.apply(variables, method="head_kernel").astype(x_BTD.dtype)
-        statistics = losses.chunked_statistics(x_BTD, kernel_DV, None, batch["targets"], training.loss_chunk,
+        bias_V = model.apply(variables, method="head_bias") if config.model.head_bias else None
+        statistics = losses.chunked_statistics(x_BTD, kernel_DV, bias_V, batch["targets"], training.loss_chunk,
                                                config.model.logits_softcap)
     return losses.loss_sums(statistics, batch["weights"], label_smoothing=training.label_smoothing,
                             z_loss=training.z_loss)
