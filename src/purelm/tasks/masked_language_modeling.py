@@ -13,6 +13,7 @@ from purelm import data
 from purelm.config import Config
 from purelm.data import Batch, Tokenizer
 from purelm.data.preparation import Progress
+from purelm.data.tokenizers.words import UNKNOWN_ID
 from purelm.models import make_model
 from purelm.tasks import losses
 from purelm.tasks.head_statistics import head_statistics
@@ -50,13 +51,16 @@ def masked(config: Config, tokenizer: Tokenizer, batch: Batch, draw: Draw) -> Ba
 
     Returns:
       tokens, segments, positions [B, T]; masked_positions, targets, weights [B, K]. Of a row's C tokens of text (end
-      of text is none), round(mask_fraction C) are chosen, at most K and at least 1 where there is any: of these 80 %
-      become the mask, 10 % a token drawn at random, 10 % stay. Places that are left over have weight and position 0.
+      of text is none, nor is an unknown word), round(mask_fraction C) are chosen, at most K and at least 1 where there
+      is any: of these 80 % become the mask, 10 % a token drawn at random, 10 % stay. Places that are left over have
+      weight and position 0.
     """
     tokens_BT = batch["tokens"]
     num_rows, length = tokens_BT.shape
     size = num_masked(config)
     candidate_BT = batch["segments"] != 0
+    if tokenizer.kind == "words":
+        candidate_BT = candidate_BT & (tokens_BT != UNKNOWN_ID)
     if tokenizer.end_of_text_id is not None:
         candidate_BT = candidate_BT & (tokens_BT != tokenizer.end_of_text_id)
     counts_B = candidate_BT.sum(axis=1)
