@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from purelm.data import cleaning_steps
 from purelm.errors import UserError, did_you_mean
 
 Step = Callable[[str], str | None]
@@ -52,10 +53,19 @@ STEPS: dict[str, Callable[[], Step]] = {
     "unicode_nfc": unicode_nfc,
     "control_characters": control_characters,
     "exact_duplicates": exact_duplicates,
+    "strip_html": cleaning_steps.strip_html,
+    "whitespace": cleaning_steps.whitespace,
+    "lower_case": cleaning_steps.lower_case,
+    "unicode_nfkc": cleaning_steps.unicode_nfkc,
+    "remove_urls": cleaning_steps.remove_urls,
+    "remove_punctuation": cleaning_steps.remove_punctuation,
+    "stop_words_en": cleaning_steps.stop_words_en,
+    "stop_words_zh": cleaning_steps.stop_words_zh,
+    "segment_chinese": cleaning_steps.segment_chinese,
 }
 
 # Steps that change characters one by one, so that places in a text can be followed through them.
-OFFSET_KEEPING = {"unicode_nfc", "control_characters", "exact_duplicates"}
+OFFSET_KEEPING = ("unicode_nfc", "unicode_nfkc", "control_characters", "lower_case", "exact_duplicates")
 
 
 def check_steps(names: Sequence[str]) -> None:

@@ -27,19 +27,21 @@ class ExampleCleaner:
     `exact_duplicates` drops training examples that were seen before, in held-out splits or in training.
 
     Attributes:
-        counts: numbers by what they count; "first: ..." entries say where the first of them stands.
+        counts: numbers by what they count.
+        first: where the first of those stands that were dropped or repaired, by the same names.
 
-    Raises UserError for a step that does not exist, or, of the format squad, one that would move answers.
+    With `offsets` false, places of answers (format squad) are of no matter. Raises UserError for a step that does not exist, or, of the format squad, one that would move answers.
     """
 
-    def __init__(self, data: DataConfig, format_name: str):
+    def __init__(self, data: DataConfig, format_name: str, *, offsets: bool = True):
         check_steps(data.cleaning)
-        if format_name == "squad":
+        self._offsets = offsets and format_name == "squad"
+        if self._offsets:
             for name in data.cleaning:
                 if name not in OFFSET_KEEPING:
                     raise UserError(f"config.data.cleaning: the step '{name}' would move the answers of the format "
                                     f"squad, which are places in the context; it can have "
-                                    f"{', '.join(sorted(OFFSET_KEEPING))}")
+                                    f"{', '.join(OFFSET_KEEPING)}")
         self._format, self._prompt = format_name, data.prompt if format_name == "pairs" else ""
         self._steps = [(name, STEPS[name]()) for name in data.cleaning if name != "exact_duplicates"]
         self._seen: set[bytes] | None = set() if "exact_duplicates" in data.cleaning else None
@@ -57,22 +59,21 @@ class ExampleCleaner:
             cleaned["targets"] = [text for text in cleaned["targets"] if text.strip()]
         return cleaned
 
-    def keep(self, example: Example, split: str | None) -> Example | None:
+    def keep(self, example: Example, *, held_out: bool) -> Example | None:
         """The example, cleaned and with its answers in their places, or None where it is dropped (and counted).
 
-        `split` is the one that its file stands for, or None.
+        Of `held_out` examples, those to be scored, only such are dropped as have no text.
         """
         self.counts["read"] += 1
         cleaned = self.clean(example)
         if self._is_empty(cleaned):
             return self._drop("empty", example)
-        held_out = split in ("validation", "test")
         if self._seen is not None:
             digest = _digest(cleaned)
             if digest in self._seen and not held_out:
                 return self._drop("duplicates", example)
             self._seen.add(digest)
-        if self._format == "squad" and cleaned["answers"] is not None:
+        if self._offsets and cleaned["answers"] is not None:
             return self._place_answers(cleaned, held_out)
         return cleaned
 

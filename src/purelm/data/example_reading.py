@@ -46,7 +46,8 @@ def collect_examples(source: Source, data: DataConfig, format_name: str, target_
 
     Raises UserError for the first row that is wrong, and where no example is left.
     """
-    cleaner = ExampleCleaner(data, format_name)
+    cleaner = ExampleCleaner(data, format_name, offsets=target_format == "squad")
+    whole = not data.validation_fraction and not data.test_fraction  # Files of no split may be there to be scored.
     writer = ExampleWriter(folder)
     given: list[str | None] = []
     points: list[float] = []
@@ -54,7 +55,7 @@ def collect_examples(source: Source, data: DataConfig, format_name: str, target_
     try:
         for row in source.rows(data, format_name):
             example = {**FORMATS[format_name](row.fields, data, row.place, answered=True), "where": row.where}
-            kept = cleaner.keep(example, row.split)
+            kept = cleaner.keep(example, held_out=row.split in ("validation", "test") or (row.split is None and whole))
             if kept is None:
                 continue
             speaks = speaks or any(turn["speaker"] == "assistant" for turn in kept["turns"])
@@ -111,17 +112,6 @@ def divide(given: list[str | None], points: list[float], data: DataConfig) -> di
                 splits["train"].remove(first)
                 splits[name].append(first)
     return {name: numbers for name, numbers in splits.items() if numbers}
-
-
-def read_examples(source: Source, data: DataConfig, format_name: str, target_format: str, *,
-                  answered: bool) -> list[Example]:
-    """All rows of a source as examples, cleaned as in training but none dropped: what predictions are made for."""
-    cleaner = ExampleCleaner(data, format_name)
-    found = []
-    for row in source.rows(data, format_name):
-        example = {**FORMATS[format_name](row.fields, data, row.place, answered=answered), "where": row.where}
-        found.append(_as(target_format, format_name, cleaner.clean(example), data))
-    return found
 
 
 def _as(target_format: str, format_name: str, example: Example, data: DataConfig) -> Example:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from purelm.config import Config, DataConfig
-from purelm.data.augmentation import Augmenter
+from purelm.data.augmentation import Augmenter, parse_steps
 from purelm.data.cache import Cache, cache_root, hash_key
 from purelm.data.example_batches import TrainingOrder, evaluation_batches, training_batches
 from purelm.data.example_reading import collect_examples, format_of, reading_key
@@ -122,7 +122,7 @@ def prepare_examples(config: Config, recipe: Recipe, *, tokenizer: Tokenizer | N
     """
     data, report = config.data, progress or (lambda line: None)
     cache = Cache(cache_root(data.cache_dir))
-    Augmenter(config, tokenizer, recipe)  # What is wrong with its steps is said before anything long.
+    parse_steps(data.augmentation)  # What is wrong with them is said before anything long.
     source, format_name = make_source(data, need_train=tokenizer is None), format_of(config, recipe)
     identity = source.identity(cache)
     examples_key = hash_key([_VERSION, "examples", identity, reading_key(data, format_name, recipe.format)])
@@ -249,8 +249,9 @@ def _notes(meta: dict[str, Any], data: DataConfig) -> list[str]:
     notes = []
     if "validation" in meta["splits"] and "validation" not in meta["given"]:
         how = "by their order" if data.split == "contiguous" else "by a hash of each example"
-        notes.append(f"no validation file: {meta['splits']['validation']:,} of {sum(meta['splits'].values()):,} "
-                     f"examples are taken from the training data, {how}")
+        taken = meta["splits"]["validation"]
+        pool = sum(count for name, count in meta["splits"].items() if name not in meta["given"] or name == "train")
+        notes.append(f"no validation file: {taken:,} of {pool:,} training examples are taken for it, {how}")
     counts, first = meta["cleaning"], meta["first"]
     wrong = "wrong answer offsets"
     said = {"empty": "examples without text dropped", "duplicates": "duplicates dropped from the training data",
