@@ -148,7 +148,8 @@ class DataConfig:
         "auto is contiguous for a single document")
     validation_fraction: float = knob(0.05, "of the data, where files do not split it", minimum=0, maximum=0.9)
     test_fraction: float = knob(0.05, "of the data; none is cut where files split it", minimum=0, maximum=0.9)
-    tokenizer: Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"] = knob("bpe", "how text becomes tokens")
+    tokenizer: Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"] = knob(
+        "bpe", "how text becomes tokens")
     tokenizer_vocabulary_size: int = knob(
         2048, "of a trained tokenizer (words, bpe, wordpiece, unigram), end of text included", minimum=2)
     tokenizer_path: str | None = knob(None, "tokenizer.json to take instead of training one")

@@ -9,6 +9,7 @@ import typing
 from typing import Any
 
 from purelm.config import durations
+from purelm.config.applies import TRANSFORMERS, check_applies
 from purelm.config.schema import Config, Duration, ModelConfig, OptimizerConfig, TrainingConfig
 from purelm.config.shapes import check_model, divisors, feed_forward_width, head_size, num_kv_heads
 from purelm.errors import UserError, did_you_mean
@@ -23,7 +24,9 @@ def validate(config: Config) -> Config:
       UserError: one line that names the first field that is wrong, and what would be right.
     """
     check_fields(config)
-    check_model(config.model)
+    check_applies(config)
+    if config.model.architecture in TRANSFORMERS:
+        check_model(config.model)
     _check_training(config.training)
     _check_parallel(config)
     _check_optimizer(config.optimizer)
@@ -82,6 +85,8 @@ def finalize(config: Config, *, vocabulary_size: int, tokens_per_epoch: int,
 
 def resolve_model(model: ModelConfig, vocabulary_size: int) -> ModelConfig:
     """The model config with each size that is derived when left at none filled in."""
+    if model.architecture not in TRANSFORMERS:
+        return dataclasses.replace(model, vocabulary_size=model.vocabulary_size or vocabulary_size)
     return dataclasses.replace(
         model,
         vocabulary_size=model.vocabulary_size or vocabulary_size,

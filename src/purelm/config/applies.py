@@ -1,0 +1,154 @@
+"""Which fields have an effect where: by the architecture, by the task. A field that would be ignored is refused.
+
+A field counts as set where it is not at its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from purelm.config.schema import Config, ModelConfig
+from purelm.errors import UserError
+
+TRANSFORMERS = frozenset({"decoder", "encoder", "encoder_decoder"})
+RECURRENT = frozenset({"recurrent", "recurrent_encoder_decoder"})
+
+# Fields of the model that recurrent networks read; a Transformer reads all but _RECURRENT_ONLY.
+_RECURRENT_FIELDS = frozenset({
+    "architecture", "vocabulary_size", "num_classes", "context_length", "num_layers", "width", "initialization_stddev",
+    "embedding_dropout", "residual_dropout", "classifier_dropout", "pooling", "tied_embeddings", "logits_softcap",
+    "head_bias", "zero_head", "param_dtype", "compute_dtype", "cell", "hidden_size", "bidirectional",
+    "recurrent_dropout", "variational_dropout"})
+_ENCODER_DECODER_FIELDS = frozenset({"encoder_layers", "shared_embeddings", "recurrent_attention"})
+_RECURRENT_ONLY = frozenset({"cell", "hidden_size", "bidirectional", "recurrent_attention", "recurrent_dropout",
+                             "variational_dropout"})
+_WORD_VECTORS_FIELDS = frozenset({"architecture", "vocabulary_size", "context_length", "width", "param_dtype"})
+_WINDOWS = frozenset({"language_modeling", "masked_language_modeling", "span_corruption", "code_generation",
+                      "word_vectors"})
+_EXAMPLES = frozenset({"classification", "tagging", "sequence_to_sequence", "extractive_qa", "dialogue"})
+
+ARCHITECTURES_OF_TASK: dict[str, frozenset[str]] = {
+    "language_modeling": frozenset({"decoder", "recurrent"}),
+    "masked_language_modeling": frozenset({"encoder"}),
+    "span_corruption": frozenset({"encoder_decoder", "decoder"}),
+    "classification": frozenset({"encoder", "decoder", "recurrent"}),
+    "tagging": frozenset({"encoder", "decoder", "recurrent"}),
+    "sequence_to_sequence": frozenset({"encoder_decoder", "recurrent_encoder_decoder", "decoder"}),
+    "extractive_qa": frozenset({"encoder"}),
+    "dialogue": frozenset({"decoder"}),
+    "code_generation": frozenset({"decoder", "recurrent"}),
+    "word_vectors": frozenset({"word_vectors"}),
+}
+
+# Fields that only these tasks read; a section's name stands for all its fields.
+TASKS_OF_FIELD: dict[str, frozenset[str]] = {
+    "task.loss": frozenset({"classification"}),
+    "task.metrics": frozenset({"sequence_to_sequence"}),
+    "task.bleu_tokenizer": frozenset({"sequence_to_sequence", "dialogue"}),
+    "task.mask_fraction": frozenset({"masked_language_modeling", "span_corruption"}),
+    "task.mean_span_length": frozenset({"span_corruption"}),
+    "task.window_overlap": frozenset({"extractive_qa"}),
+    "task.longest_answer": frozenset({"extractive_qa"}),
+    "word_vectors": frozenset({"word_vectors"}),
+    "decoding.beam_size": frozenset({"sequence_to_sequence"}),
+    "decoding.length_penalty": frozenset({"sequence_to_sequence"}),
+    "decoding.max_new_tokens": frozenset({"sequence_to_sequence", "dialogue", "code_generation"}),
+    "decoding.temperature": frozenset({"dialogue", "code_generation"}),
+    "decoding.num_samples": frozenset({"code_generation"}),
+    "data.format": _EXAMPLES,
+    "data.text_pair_field": frozenset({"classification"}),
+    "data.label_field": frozenset({"classification", "sequence_to_sequence"}),
+    "data.source_field": frozenset({"sequence_to_sequence"}),
+    "data.target_field": frozenset({"sequence_to_sequence"}),
+    "data.prompt": frozenset({"sequence_to_sequence"}),
+    "data.mixture": frozenset({"sequence_to_sequence"}),
+    "data.mixture_temperature": frozenset({"sequence_to_sequence"}),
+    "data.tokens_field": frozenset({"tagging"}),
+    "data.tags_field": frozenset({"tagging"}),
+    "data.id_field": frozenset({"extractive_qa", "sequence_to_sequence"}),
+    "data.context_field": frozenset({"extractive_qa", "sequence_to_sequence"}),
+    "data.question_field": frozenset({"extractive_qa", "sequence_to_sequence"}),
+    "data.answers_field": frozenset({"extractive_qa", "sequence_to_sequence"}),
+    "data.turns_field": frozenset({"dialogue"}),
+    "data.speaker_field": frozenset({"dialogue"}),
+    "data.assistant": frozenset({"dialogue"}),
+    "data.augmentation": _EXAMPLES,
+    "data.truncation": _EXAMPLES,
+    "data.bucketing": _EXAMPLES,
+    "data.document": _WINDOWS,
+    "data.packing": _WINDOWS,
+    "data.window_offset": _WINDOWS,
+    "training.label_smoothing": _EXAMPLES | _WINDOWS - {"word_vectors"},
+    "training.z_loss": _EXAMPLES | _WINDOWS - {"word_vectors"},
+    "training.loss_chunk": frozenset({"language_modeling", "masked_language_modeling", "span_corruption",
+                                      "sequence_to_sequence", "dialogue", "code_generation"}),
+    "model.num_classes": frozenset({"classification", "tagging"}),
+    "model.pooling": frozenset({"classification"}),
+    "model.classifier_dropout": frozenset({"classification", "tagging", "extractive_qa"}),
+}
+
+
+def check_applies(config: Config) -> None:
+    """Raises UserError for an architecture that the task cannot use, and for a field set where nothing reads it."""
+    name, architecture = config.task.name, config.model.architecture
+    right = ARCHITECTURES_OF_TASK[name]
+    if architecture not in right:
+        raise UserError(f"config.model.architecture={architecture} cannot do config.task.name={name}; it is for "
+                        f"{_or(right)}")
+    _check_task_fields(config)
+    check_model_fields(config.model)
+    if config.adapter.rank is None and (found := _set_fields(config.adapter)):
+        raise UserError(f"config.adapter.{found[0]} has no effect without config.adapter.rank; set that too")
+    if architecture == "recurrent" and config.model.bidirectional and name in ("language_modeling", "code_generation"):
+        raise UserError("config.model.bidirectional=True would let a language model read the token it is to predict; "
+                        "set it to False")
+
+
+def _check_task_fields(config: Config) -> None:
+    default = Config()
+    for path, tasks in TASKS_OF_FIELD.items():
+        if config.task.name in tasks:
+            continue
+        section, _, field = path.partition(".")
+        found = [field] if field else _set_fields(getattr(config, section))
+        for field in found:
+            value = getattr(getattr(config, section), field)
+            if value != getattr(getattr(default, section), field):
+                raise UserError(f"config.{section}.{field}={value!r} has no effect with config.task.name="
+                                f"{config.task.name}; it is for {_or(tasks)}: leave it out")
+
+
+def check_model_fields(model: ModelConfig) -> None:
+    """Raises UserError for a field of the model that is set and that its architecture does not read."""
+    default = ModelConfig()
+    for field in dataclasses.fields(ModelConfig):
+        value = getattr(model, field.name)
+        if value != getattr(default, field.name) and not reads(model.architecture, field.name):
+            raise UserError(f"config.model.{field.name}={value!r} has no effect with config.model.architecture="
+                            f"{model.architecture}: leave it out")
+
+
+def reads(architecture: str, field: str) -> bool:
+    """Whether a network of this architecture reads this field of the model."""
+    if architecture == "word_vectors":
+        return field in _WORD_VECTORS_FIELDS
+    if field in _ENCODER_DECODER_FIELDS:
+        own = {"shared_embeddings": {"encoder_decoder", "recurrent_encoder_decoder"},
+               "encoder_layers": {"encoder_decoder", "recurrent_encoder_decoder"},
+               "recurrent_attention": {"recurrent_encoder_decoder"}}
+        return architecture in own[field]
+    if architecture in RECURRENT:
+        return field in _RECURRENT_FIELDS
+    return field not in _RECURRENT_ONLY
+
+
+def _set_fields(section: Any) -> list[str]:
+    default = type(section)()
+    return [field.name for field in dataclasses.fields(section)
+            if getattr(section, field.name) != getattr(default, field.name)]
+
+
+def _or(names: frozenset[str]) -> str:
+    *first, last = sorted(names)
+    return f"{', '.join(first)} or {last}" if first else last
