@@ -22,6 +22,7 @@ from purelm.config import Config
 from purelm.data.example_recipe import Recipe
 from purelm.errors import UserError
 from purelm.tasks import language_modeling
+from purelm.tasks.learned_parts import collate, length
 
 UNIT = "tokens"
 ROLES = ("user", "assistant")
@@ -88,27 +89,6 @@ def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapp
         learned = [(np.arange(len(turn_T)) > 0) & (turn_T[0] == assistant) for turn_T in kept]
         rows.append([{"ids": np.concatenate(kept), "learned": np.concatenate(learned).astype(np.int32)}])
     return rows
-
-
-def length(record: Mapping[str, np.ndarray]) -> int:
-    """Inputs of the record: all ids but the last."""
-    return len(record["ids"]) - 1
-
-
-def collate(config: Config, records: Sequence[Mapping[str, np.ndarray] | None], length: int) -> dict[str, np.ndarray]:
-    """The batch as language modeling has it, a dialogue a row: each target's weight is whether it is learned."""
-    shape = (len(records), length)
-    batch = {name: np.zeros(shape, kind) for name, kind in language_modeling.BATCH_TYPES.items()}
-    for row, record in enumerate(records):
-        if record is None:
-            continue
-        size = len(record["ids"]) - 1
-        batch["tokens"][row, :size] = record["ids"][:-1]
-        batch["targets"][row, :size] = record["ids"][1:]
-        batch["weights"][row, :size] = record["learned"][1:]
-        batch["segments"][row, :size] = 1
-        batch["positions"][row, :size] = np.arange(size)
-    return batch
 
 
 RECIPE = Recipe(
