@@ -4,7 +4,8 @@ Every token is drawn from the model's own window: with context_length C, the tok
 tokens from `window_start(t, C)` to t - 1, all of them while they fit in C, and else the last C/2 to C, for every
 position scheme, so that no model reads positions that it was not trained on. A window that is full starts again with
 its last half (the cache is filled anew), which costs one prefill every C/2 tokens. What a token is drawn from so
-depends on the text before it alone, not on where the prompt ended.
+depends on the text before it alone, not on where the prompt ended. A recurrent network's state has no such end: it
+sees the whole text.
 
 Prompts of different lengths run in lock step from the end of the shortest: where a row's own prompt goes on, its next
 token is taken in place of the drawn one. So every row is what it would be alone.
@@ -23,10 +24,12 @@ import numpy as np
 from purelm.config import ModelConfig
 from purelm.errors import UserError
 from purelm.inference.sampling import Sampler, mask_vocabulary, sample
-from purelm.inference.steps import Steps, transformer_steps
+from purelm.inference.steps import Steps, recurrent_steps, transformer_steps
 
 # Stands in the ids for a token whose logits were not numbers.
 _NOT_A_NUMBER = -1
+# More tokens than any text has: the window of a recurrent network.
+_ENDLESS = 1 << 30
 
 # (logits_BV, position) -> (ids_B, their log-probabilities)
 Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -142,7 +145,7 @@ def _generate(config, params, prompt_BT, prompt_lengths_B, keys_B, *, max_new_to
     """`generate` of checked prompts, of one length each where the model has prefix_attention."""
     shortest, longest = int(prompt_lengths_B.min()), int(prompt_lengths_B.max())
     # The tokens before the first window are never seen; window_start commutes with cropping them.
-    origin = window_start(shortest, config.context_length)
+    origin = window_start(shortest, _window(config))
     starts_B, end = (prompt_lengths_B - origin).astype(np.int32), longest - origin + max_new_tokens
     sizes = _sizes(config, shortest - origin, end)
     ids_BX = np.zeros((len(prompt_BT), sizes.buffer), np.int32)
@@ -189,6 +192,11 @@ def _row_keys(key: jax.Array, batch_size: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch_size))
 
 
+def _window(config: ModelConfig) -> int:
+    """The most tokens that one is drawn from."""
+    return _ENDLESS if config.architecture == "recurrent" else config.context_length
+
+
 def _sizes(config: ModelConfig, prompt_length: int, end: int) -> _Sizes:
     """Shapes for positions up to `end`, rounded up so that near lengths share a program.
 
@@ -196,7 +204,7 @@ def _sizes(config: ModelConfig, prompt_length: int, end: int) -> _Sizes:
     two, the cache, which every step reads whole, to a multiple of 64; neither beyond the context, and both padded on
     the right, where no query looks.
     """
-    context_length = config.context_length
+    context_length = _window(config)
     slides = end > context_length + 1
     prefill = prompt_length - 1 if not slides else max(prompt_length - 1, context_length // 2)
     prefill = min(_power_of_two(prefill + config.prefix_attention), context_length)
@@ -212,8 +220,11 @@ def _power_of_two(size: int) -> int:
 def _run(config, sampler, sizes, vocabulary_size, params, ids_BX, rows, origin, keys_B, stop_id):
     """The compiled program: `_decode` with the model's steps."""
     batch_size, shortest = ids_BX.shape[0], jnp.min(rows.starts_B)
-    steps = transformer_steps(config, params, rows=batch_size, cache=sizes.cache, prefill=sizes.prefill,
-                              prompt_end=shortest)
+    if config.architecture == "recurrent":
+        steps = recurrent_steps(config, params, rows=batch_size, prefill=sizes.prefill)
+    else:
+        steps = transformer_steps(config, params, rows=batch_size, cache=sizes.cache, prefill=sizes.prefill,
+                                  prompt_end=shortest)
 
     def draw(logits_BV: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, origin + position)
@@ -231,18 +242,17 @@ def _run(config, sampler, sizes, vocabulary_size, params, ids_BX, rows, origin, 
         log_probabilities_B=jnp.zeros(batch_size, jnp.float32),
         memory=steps.memory,
     )
-    state = _decode(steps, draw, rows, state, stop_id, context_length=config.context_length)
+    state = _decode(steps, draw, rows, state, stop_id, window=_window(config))
     return state.ids_BX, state.lengths_B, state.stopped_B, state.log_probabilities_B
 
 
-def _decode(steps: Steps, draw: Draw, rows: _Rows, state: _State, stop_id: jax.Array, *,
-            context_length: int) -> _State:
+def _decode(steps: Steps, draw: Draw, rows: _Rows, state: _State, stop_id: jax.Array, *, window: int) -> _State:
     """Draws tokens from state.position until all rows have stopped or reached their ends; window after window."""
 
     def next_window(state: _State) -> _State:
-        start = window_start(state.position, context_length)
+        start = window_start(state.position, window)
         state = state._replace(memory=steps.prefill(state.ids_BX, start, state.position, state.memory))
-        last = start + context_length + 1
+        last = start + window + 1
         return jax.lax.while_loop(lambda state: unfinished(state) & (state.position < last), next_token, state)
 
     def next_token(state: _State) -> _State:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.models import Cache, Transformer, init_cache, unstack_layers
+from purelm.models import Cache, Transformer, init_cache, make_model, unstack_layers
 
 
 class Steps(NamedTuple):
@@ -52,3 +52,22 @@ def transformer_steps(config: ModelConfig, params: Any, *, rows: int, cache: int
         return cache._replace(length=position - 1 - start)
 
     return Steps(init_cache(config, rows, cache), step, fill)
+
+
+def recurrent_steps(config: ModelConfig, params: Any, *, rows: int, prefill: int) -> Steps:
+    """A recurrent network's: its state, which has no capacity; `prefill` tokens are read at once."""
+    from purelm.models.recurrent import Carry, init_carry
+
+    model = make_model(config)
+
+    def step(tokens_B1: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
+        output = model.apply({"params": params}, tokens_B1, carry=carry)
+        return output.logits_BTV[:, -1], output.cache
+
+    def fill(ids_BX: jax.Array, start: jax.Array, position: jax.Array, carry: Carry) -> Carry:
+        # What comes after is padding, which changes no state.
+        tokens_BT = jax.lax.dynamic_slice_in_dim(ids_BX, start, prefill, axis=1)
+        segments_BT = jnp.broadcast_to(start + jnp.arange(prefill) < position - 1, tokens_BT.shape).astype(jnp.int32)
+        return model.apply({"params": params}, tokens_BT, carry=carry, segments_BT=segments_BT, method="hidden").cache
+
+    return Steps(init_carry(config, rows), step, fill)
