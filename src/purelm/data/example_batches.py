@@ -14,6 +14,7 @@ from purelm.config import Config
 from purelm.data.augmentation import Augmenter
 from purelm.data.example_recipe import Batch, Recipe, Record
 from purelm.data.example_store import ExampleSplit
+from purelm.data.mixture import draw_order, probabilities
 
 _POOL_BATCHES = 50
 _ORDER = 1  # Purposes of random numbers: they are drawn from (seed, purpose, ...).
@@ -31,14 +32,20 @@ def padded_length(longest: int, context_length: int, bucketing: bool) -> int:
     return next((length for length in padded_lengths(context_length) if length >= longest), context_length)
 
 
-def epoch_batches(lengths: np.ndarray, *, seed: int, epoch: int, batch_size: int, bucketing: bool) -> np.ndarray:
+def epoch_batches(lengths: np.ndarray, *, seed: int, epoch: int, batch_size: int, bucketing: bool,
+                  component_of: np.ndarray | None = None, rates: np.ndarray | None = None) -> np.ndarray:
     """[ceil(N / B), B] numbers of records: all of an epoch's once, and the first of it again where B does not divide N.
+
+    Of a mixture, with the component [N] of each record and the rates [C] of components, an epoch is N draws.
 
     With `bucketing`, the epoch's order is cut in pools of 50 batches; each is sorted by length, so that a batch holds
     records of like length, and then the batches are shuffled.
     """
     generator = np.random.default_rng([seed, _ORDER, epoch])
-    order = generator.permutation(len(lengths))
+    if component_of is None:
+        order = generator.permutation(len(lengths))
+    else:
+        order = draw_order(generator, component_of, rates)
     num_batches = -(-len(order) // batch_size)
     order = np.resize(order, num_batches * batch_size)
     if not bucketing:
@@ -52,9 +59,12 @@ def epoch_batches(lengths: np.ndarray, *, seed: int, epoch: int, batch_size: int
 class TrainingOrder:
     """Which records each step trains on. The last epoch that was asked for is kept."""
 
-    def __init__(self, lengths: np.ndarray, config: Config):
-        self._lengths, self._config = lengths, config
-        self.batches_per_epoch = -(-len(lengths) // config.training.batch_size)
+    def __init__(self, split: ExampleSplit, config: Config):
+        self._lengths, self._config, self._component_of = split.lengths, config, split.component_of
+        self._rates = None
+        if split.component_of is not None:
+            self._rates = probabilities(config.data, np.bincount(split.component_of, minlength=len(config.data.mixture)))
+        self.batches_per_epoch = -(-split.num_records // config.training.batch_size)
         self._kept: tuple[int, np.ndarray] | None = None
 
     def rows(self, step: int) -> tuple[int, np.ndarray]:
@@ -63,7 +73,7 @@ class TrainingOrder:
         if self._kept is None or self._kept[0] != epoch:
             self._kept = epoch, epoch_batches(
                 self._lengths, seed=self._config.seed, epoch=epoch, batch_size=self._config.training.batch_size,
-                bucketing=self._config.data.bucketing)
+                bucketing=self._config.data.bucketing, component_of=self._component_of, rates=self._rates)
         return epoch, self._kept[1][number]
 
 

@@ -107,15 +107,16 @@ class ExampleCleaner:
             silent = _in_turn([step for _, step in self._steps])
             answers = [{"text": silent(answer["text"]), "start": len(silent(example["context"][:answer["start"]]))
                         if answer["start"] >= 0 else -1} for answer in answers]
+        if answers is not None:
+            answers = [answer for answer in answers if answer["text"].strip()]
         return {**example, "context": context, "question": self._clean_text(example["question"]), "answers": answers}
 
     def _is_empty(self, example: Example) -> bool:
         """Whether there is no text where the format wants some."""
         if self._format == "tags":
             return not example["tokens"]
-        if self._format == "squad" and example["answers"] is not None:
-            if any(not answer["text"].strip() for answer in example["answers"]):
-                return True
+        if self._format == "squad" and example["answers"] == []:
+            return True
         for key in TEXTS[self._format]:
             value = example[key]
             if value is None:

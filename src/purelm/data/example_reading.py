@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from purelm.config import Config, DataConfig
 from purelm.data.example_cleaning import ExampleCleaner
 from purelm.data.example_recipe import Example, Recipe
 from purelm.data.example_store import ExampleWriter
-from purelm.data.formats import FIELDS, FORMATS, as_pair
+from purelm.data.formats import AS_PAIR, FIELDS, FORMATS, as_pair
 from purelm.data.sources import Source
 from purelm.data.splits import SPLITS, contiguous_split, hash_point
 from purelm.errors import UserError
@@ -22,59 +24,89 @@ _SPLIT_BY = {"labels": ("text", "pair"), "pairs": ("source",), "tags": ("tokens"
              "turns": ("turns",), "code": ("prompt",), "text": ("text",)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A source of examples, and how its rows are read: all of a run's data, or a component of a mixture, which has a
+    name. Rows of `format_name` become examples of `target_format`."""
+
+    name: str | None
+    source: Source
+    data: DataConfig
+    format_name: str
+    target_format: str
+
+    def reading_key(self) -> dict[str, Any]:
+        """All of the config that decides what examples are read, the source itself apart."""
+        data, key = self.data, {name: getattr(self.data, name) for name in FIELDS[self.format_name]}
+        if self.target_format == "pairs":
+            key["prompt"] = data.prompt
+        return {**key, "name": self.name, "format": [self.format_name, self.target_format], "cleaning": data.cleaning,
+                "split": data.split, "validation_fraction": data.validation_fraction,
+                "test_fraction": data.test_fraction}
+
+
 def format_of(config: Config, recipe: Recipe) -> str:
     """The format that rows are read by. UserError where the task cannot use it."""
     chosen = recipe.format if config.data.format == "auto" else config.data.format
-    if chosen != recipe.format and (recipe.format != "pairs" or chosen not in FORMATS or chosen in ("tags", "text")):
-        right = f"'{recipe.format}'" if recipe.format != "pairs" else "'pairs', 'labels', 'squad', 'turns' or 'code'"
-        raise UserError(f"config.data.format='{chosen}': the task {config.task.name} reads {right}; leave it at auto")
+    allowed = AS_PAIR if recipe.format == "pairs" else (recipe.format,)
+    if chosen not in allowed:
+        raise UserError(f"config.data.format='{chosen}': the task {config.task.name} reads {', '.join(allowed)}; leave it "
+                        "at auto")
     return chosen
 
 
-def reading_key(data: DataConfig, format_name: str, target_format: str) -> dict[str, Any]:
-    """All of the config that decides what examples are read, the source itself apart."""
-    key = {name: getattr(data, name) for name in FIELDS[format_name]}
-    if target_format == "pairs":
-        key["prompt"] = data.prompt
-    return {**key, "format": [format_name, target_format], "cleaning": data.cleaning, "split": data.split,
-            "validation_fraction": data.validation_fraction, "test_fraction": data.test_fraction}
+def collect_examples(parts: Sequence[Part], folder: str) -> dict[str, Any]:
+    """Writes the cleaned examples of all parts and the numbers of each split's into `folder`.
 
-
-def collect_examples(source: Source, data: DataConfig, format_name: str, target_format: str,
-                     folder: str) -> dict[str, Any]:
-    """Writes the cleaned examples and the numbers of each split's into `folder`; what is to be remembered of it.
+    Returns what is to be remembered: "splits" with their sizes, and "parts", each with its own splits, those that files
+    were "given" for, counts of "cleaning" and where the "first" of those stands.
 
     Raises UserError for the first row that is wrong, and where no example is left.
     """
-    cleaner = ExampleCleaner(data, format_name, offsets=target_format == "squad")
-    whole = not data.validation_fraction and not data.test_fraction  # Files of no split may be there to be scored.
     writer = ExampleWriter(folder)
+    splits: dict[str, list[int]] = {name: [] for name in SPLITS}
+    found = []
+    try:
+        for part in parts:
+            begin = len(writer)
+            divided, remembered = _collect_part(part, writer)
+            for name, numbers in divided.items():
+                splits[name] += [begin + number for number in numbers]
+            found.append(remembered)
+    finally:
+        writer.close()
+    splits = {name: numbers for name, numbers in splits.items() if numbers}
+    for name, numbers in splits.items():
+        np.save(os.path.join(folder, f"{name}.npy"), np.array(numbers, np.int64))
+    return {"splits": {name: len(numbers) for name, numbers in splits.items()}, "parts": found}
+
+
+def _collect_part(part: Part, writer: ExampleWriter) -> tuple[dict[str, list[int]], dict[str, Any]]:
+    data, format_name, label = part.data, part.format_name, part.source.label
+    cleaner = ExampleCleaner(data, format_name, offsets=part.target_format == "squad")
+    whole = not data.validation_fraction and not data.test_fraction  # Files of no split may be there to be scored.
+    prefix = "" if part.name is None else f"{part.name}: "
     given: list[str | None] = []
     points: list[float] = []
     speaks = format_name != "turns"
-    try:
-        for row in source.rows(data, format_name):
-            example = {**FORMATS[format_name](row.fields, data, row.place, answered=True), "where": row.where}
-            kept = cleaner.keep(example, held_out=row.split in ("validation", "test") or (row.split is None and whole))
-            if kept is None:
-                continue
-            speaks = speaks or any(turn["speaker"] == "assistant" for turn in kept["turns"])
-            given.append(row.split)
-            points.append(hash_point(_divided_by(kept, format_name)))
-            writer.append(_as(target_format, format_name, kept, data))
-    finally:
-        writer.close()
+    for row in part.source.rows(data, format_name):
+        example = {**FORMATS[format_name](row.fields, data, row.place, answered=True), "where": prefix + row.where}
+        kept = cleaner.keep(example, held_out=row.split in ("validation", "test") or (row.split is None and whole))
+        if kept is None:
+            continue
+        speaks = speaks or any(turn["speaker"] == "assistant" for turn in kept["turns"])
+        given.append(row.split)
+        points.append(hash_point(_divided_by(kept, format_name)))
+        writer.append(_converted(part, kept))
     if not given:
-        raise UserError(f"{source.label}: no example with text in it (of {cleaner.counts['read']:,} read)")
+        raise UserError(f"{label}: no example with text in it (of {cleaner.counts['read']:,} read)")
     if not speaks:
-        raise UserError(f"{source.label}: no turn is by '{data.assistant}' (config.data.assistant); name a speaker "
-                        "whose turns are to be learned")
+        raise UserError(f"{label}: no turn is by '{data.assistant}' (config.data.assistant); name a speaker whose turns "
+                        "are to be learned")
     splits = divide(given, points, data)
-    for name, numbers in splits.items():
-        np.save(os.path.join(folder, f"{name}.npy"), np.array(numbers, np.int64))
-    return {"splits": {name: len(numbers) for name, numbers in splits.items()},
-            "given": sorted({name for name in given if name}),
-            "cleaning": dict(sorted(cleaner.counts.items())), "first": cleaner.first}
+    return splits, {"name": part.name, "splits": {name: len(numbers) for name, numbers in splits.items()},
+                    "given": sorted({name for name in given if name}),
+                    "cleaning": dict(sorted(cleaner.counts.items())), "first": cleaner.first}
 
 
 def divide(given: list[str | None], points: list[float], data: DataConfig) -> dict[str, list[int]]:
@@ -114,11 +146,11 @@ def divide(given: list[str | None], points: list[float], data: DataConfig) -> di
     return {name: numbers for name, numbers in splits.items() if numbers}
 
 
-def _as(target_format: str, format_name: str, example: Example, data: DataConfig) -> Example:
-    if target_format == format_name:
-        return example
-    pair = as_pair(format_name, example)
-    return {**pair, "source": data.prompt + pair["source"]}
+def _converted(part: Part, example: Example) -> Example:
+    if part.target_format != part.format_name:
+        example = as_pair(part.format_name, example)
+        example = {**example, "source": part.data.prompt + example["source"]}
+    return example if part.name is None else {**example, "component": part.name}
 
 
 def _divided_by(example: Example, format_name: str) -> str:

@@ -143,13 +143,19 @@ class ExampleSplit:
         examples: the examples, read when asked for.
         example_of: [N] int64, the number of each record's example in `examples`.
         lengths: [N] int64, the recipe's length of each record.
+        component_of: [N] int64, of a mixture: the component of each record; else None.
     """
 
-    def __init__(self, name: str, examples: Sequence[Example], folder: str, fields: Iterable[str]):
+    def __init__(self, name: str, examples: Sequence[Example], folder: str, fields: Iterable[str],
+                 component_sizes: Sequence[int] | None):
+        """`component_sizes`: of a mixture, how many of the examples each component has, in their order."""
         self.name, self.examples = name, examples
         self.example_of = np.load(os.path.join(folder, f"{name}.example_of.npy"))
         self.lengths = np.load(os.path.join(folder, f"{name}.lengths.npy"))
         self._columns = {field: _open_column(os.path.join(folder, f"{name}.{field}")) for field in fields}
+        self.component_of = None
+        if component_sizes is not None:
+            self.component_of = np.repeat(np.arange(len(component_sizes)), component_sizes)[self.example_of]
 
     @property
     def num_records(self) -> int:

@@ -12,10 +12,11 @@ from purelm.config import Config, DataConfig
 from purelm.data.augmentation import Augmenter, parse_steps
 from purelm.data.cache import Cache, cache_root, hash_key
 from purelm.data.example_batches import TrainingOrder, evaluation_batches, training_batches
-from purelm.data.example_reading import collect_examples, format_of, reading_key
+from purelm.data.example_reading import Part, collect_examples
 from purelm.data.example_recipe import Batch, Example, Recipe, Record, config_values
 from purelm.data.example_store import Examples, ExampleSplit, RecordWriter
-from purelm.data.sources import Source, make_source, source_summary
+from purelm.data.mixture import parts_of
+from purelm.data.sources import source_summary
 from purelm.data.splits import SPLITS
 from purelm.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, train_tokenizer
 from purelm.errors import UserError, did_you_mean
@@ -66,7 +67,7 @@ class PreparedExamples:
         """Batches from `start_step` on, without end; ValueError where processes do not divide the batch."""
         split = self._train()
         return training_batches(
-            split, TrainingOrder(split.lengths, config), self.recipe, config,
+            split, TrainingOrder(split, config), self.recipe, config,
             Augmenter(config, self.tokenizer, self.recipe), start_step=start_step, process_index=process_index,
             process_count=process_count)
 
@@ -92,7 +93,7 @@ class PreparedExamples:
     def locate(self, config: Config, step: int) -> str:
         """Where the examples stand of the batch that `training_batches(start_step=step)` gives first."""
         split = self._train()
-        _, rows = TrainingOrder(split.lengths, config).rows(step)
+        _, rows = TrainingOrder(split, config).rows(step)
         where = [split.examples[int(split.example_of[row])]["where"] for row in rows[:8]]
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         return f"the examples of {'; '.join(where)}{more}"
@@ -123,36 +124,44 @@ def prepare_examples(config: Config, recipe: Recipe, *, tokenizer: Tokenizer | N
     data, report = config.data, progress or (lambda line: None)
     cache = Cache(cache_root(data.cache_dir))
     parse_steps(data.augmentation)  # What is wrong with them is said before anything long.
-    source, format_name = make_source(data, need_train=tokenizer is None), format_of(config, recipe)
-    identity = source.identity(cache)
-    examples_key = hash_key([_VERSION, "examples", identity, reading_key(data, format_name, recipe.format)])
-    meta = _ensure(cache, examples_key, lambda folder: _build_examples(
-        source, data, format_name, recipe.format, folder, report))
+    parts = parts_of(config, recipe, need_train=tokenizer is None)
+    label = ", ".join(part.source.label for part in parts)
+    identities = [part.source.identity(cache) for part in parts]
+    examples_key = hash_key([_VERSION, "examples", identities, [part.reading_key() for part in parts]])
+    meta = _ensure(cache, examples_key, lambda folder: _build_examples(parts, folder, label, report))
     examples = {name: Examples.open(cache.tokens_folder(examples_key), name) for name in SPLITS
                 if name in meta["splits"]}
-    trained = {name: examples[name] for name in examples if name == "train" or name not in meta["given"]}
+    if tokenizer is None and "train" not in examples:
+        raise UserError(f"{label}: no training example is left; all are without text, or copies of held-out ones")
+    given = {name for part in meta["parts"] for name in part["given"]}
+    trained = {name: examples[name] for name in examples if name == "train" or name not in given}
     own_key = [examples_key, config.task.name, recipe.version]
     tokenizer = tokenizer or _make_tokenizer(data, recipe, cache, own_key, examples, report)
     if data.end_of_text and tokenizer.end_of_text_id is None:
         raise UserError("config.data.end_of_text is true, but the given tokenizer has no end-of-text token; set "
                         "--config.data.end_of_text=false or take another tokenizer")
     given_labels = None if labels is None else tuple(labels)
-    labels = given_labels or _make_labels(recipe, cache, own_key, trained, source)
+    labels = given_labels or _make_labels(recipe, cache, own_key, trained, label)
     records_key = hash_key([_VERSION, "records", own_key, config_values(config, recipe.config_fields),
                             tokenizer.fingerprint, labels, recipe.num_specials])
     unchecked = examples if given_labels else {name: examples[name] for name in examples if name not in trained}
     records = _ensure(cache, records_key, lambda folder: _build_records(
         config, recipe, tokenizer, labels, examples, unchecked, folder, report))
-    splits = {name: ExampleSplit(name, examples[name], cache.tokens_folder(records_key), records["fields"])
-              for name in examples}
+    splits = {name: ExampleSplit(
+        name, examples[name], cache.tokens_folder(records_key), records["fields"],
+        [part["splits"][name] if name in part["splits"] else 0 for part in meta["parts"]] if data.mixture else None)
+        for name in examples}
     if "train" in splits and not splits["train"].num_records:
-        raise UserError(f"{source.label}: no training example is left as a record of the task {config.task.name}"
+        raise UserError(f"{label}: no training example is left as a record of the task {config.task.name}"
                         f"{_counted(records['counts']['train'])}")
-    counts = {"cleaning": meta["cleaning"], **records["counts"]}
-    fingerprint = {"source": source_summary(identity), "cleaning": meta["cleaning"], "splits": records["splits"],
-                   "counts": records["counts"], "labels": None if labels is None else list(labels),
-                   "tokenizer": tokenizer.fingerprint, "key": records_key}
-    notes = [*source.notes, *_notes(meta, data), *_count_notes(records["counts"])]
+    cleaning = {what: count for part in meta["parts"] for what, count in _named(part, part["cleaning"]).items()}
+    fingerprint = {"source": source_summary(_identity(parts, identities)), "cleaning": cleaning,
+                   "splits": records["splits"], "counts": records["counts"],
+                   "labels": None if labels is None else list(labels), "tokenizer": tokenizer.fingerprint,
+                   "key": records_key}
+    counts = {"cleaning": cleaning, **records["counts"]}
+    notes = [line for part, found in zip(parts, meta["parts"], strict=True)
+             for line in [*part.source.notes, *_notes(found, part.data)]] + _count_notes(records["counts"])
     return PreparedExamples(tokenizer, labels, splits, fingerprint, counts, recipe, tuple(notes))
 
 
@@ -172,10 +181,9 @@ def _ensure(cache: Cache, key: str, build: Callable[[str], dict[str, Any]]) -> d
     return meta
 
 
-def _build_examples(source: Source, data: DataConfig, format_name: str, target_format: str, folder: str,
-                    report: Progress) -> dict[str, Any]:
-    report(f"reading {source.label}")
-    return collect_examples(source, data, format_name, target_format, folder)
+def _build_examples(parts: Sequence[Part], folder: str, label: str, report: Progress) -> dict[str, Any]:
+    report(f"reading {label}")
+    return collect_examples(parts, folder)
 
 
 def _build_records(config: Config, recipe: Recipe, tokenizer: Tokenizer, labels: tuple[str, ...] | None,
@@ -224,11 +232,11 @@ def _texts(splits: Iterable[Examples], recipe: Recipe) -> Iterator[str]:
 
 
 def _make_labels(recipe: Recipe, cache: Cache, own_key: list[Any], trained: dict[str, Examples],
-                 source: Source) -> tuple[str, ...] | None:
+                 source_label: str) -> tuple[str, ...] | None:
     if recipe.labels is None:
         return None
     if not trained:
-        raise UserError(f"{source.label}: there is no training split, from which the labels would be known")
+        raise UserError(f"{source_label}: there is no training split, from which the labels would be known")
     if (kept := cache.read_record("labels", own_key)) is not None:
         return tuple(kept)
     found = sorted({label for split in trained.values() for example in split for label in recipe.labels(example)})
@@ -245,21 +253,37 @@ def _check_labels(examples: Examples, recipe: Recipe, labels: tuple[str, ...]) -
                                 f"{did_you_mean(label, labels)}")
 
 
-def _notes(meta: dict[str, Any], data: DataConfig) -> list[str]:
-    notes = []
-    if "validation" in meta["splits"] and "validation" not in meta["given"]:
+def _identity(parts: Sequence[Part], identities: list[dict[str, Any]]) -> dict[str, Any]:
+    """One identity of all parts."""
+    if len(parts) == 1:
+        return identities[0]
+    return {"components": [part.reading_key() for part in parts],
+            "files": [{**file, "name": f"{part.name}/{file['name']}"}
+                      for part, identity in zip(parts, identities, strict=True) for file in identity["files"]]}
+
+
+def _named(part: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values under names that tell the components of a mixture apart."""
+    return values if part["name"] is None else {f"{part['name']}: {what}": value for what, value in values.items()}
+
+
+def _notes(part: dict[str, Any], data: DataConfig) -> list[str]:
+    """Lines on what was cut off for validation, dropped and repaired."""
+    notes, splits = [], part["splits"]
+    if "validation" in splits and "validation" not in part["given"]:
         how = "by their order" if data.split == "contiguous" else "by a hash of each example"
-        taken = meta["splits"]["validation"]
-        pool = sum(count for name, count in meta["splits"].items() if name not in meta["given"] or name == "train")
-        notes.append(f"no validation file: {taken:,} of {pool:,} training examples are taken for it, {how}")
-    counts, first = meta["cleaning"], meta["first"]
+        pool = sum(count for name, count in splits.items() if name not in part["given"] or name == "train")
+        notes.append(f"no validation file: {splits['validation']:,} of {pool:,} training examples are taken for it, "
+                     f"{how}")
+    counts, first = part["cleaning"], part["first"]
     wrong = "wrong answer offsets"
     said = {"empty": "examples without text dropped", "duplicates": "duplicates dropped from the training data",
             wrong: "answers do not stand where their offset says: "
                    + ", ".join(f"{counts[f'{wrong} {what}']:,} {what}" for what in ("repaired", "dropped", "kept")
                                if f"{wrong} {what}" in counts),
             "without an answer left": "training examples dropped with their last answer"}
-    return notes + [f"{counts[what]:,} {line} (first: {first[what]})" for what, line in said.items() if what in counts]
+    notes += [f"{counts[what]:,} {line} (first: {first[what]})" for what, line in said.items() if what in counts]
+    return notes if part["name"] is None else [f"{part['name']}: {line}" for line in notes]
 
 
 def _count_notes(counts: dict[str, dict[str, int]]) -> list[str]:

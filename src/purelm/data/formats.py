@@ -120,6 +120,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
+AS_PAIR = ("pairs", "labels", "squad", "turns", "code")
+
+
 def as_pair(format_name: str, example: Example) -> Example:
     """An example of another format as text to text: {"source", "targets", "where"} (T5: Raffel et al. 2020, app. D).
 
@@ -141,7 +144,7 @@ def as_pair(format_name: str, example: Example) -> Example:
     if format_name == "code":
         solution = example["canonical_solution"]
         return {**where, "source": example["prompt"], "targets": None if solution is None else [solution]}
-    raise UserError(f"format {format_name} cannot be read as text to text; one of labels, pairs, squad, turns, code can")
+    raise UserError(f"the format {format_name} cannot be read as text to text; one of {', '.join(AS_PAIR)} can")
 
 
 def repair_answer(context: str, answer: dict[str, Any]) -> tuple[str, int]:
@@ -215,9 +218,9 @@ def _answers(value: Any, name: str, where: str) -> list[dict[str, Any]]:
         words = _text(answer, "text", None, f"{where}: field '{name}'")
         start = _field(answer, "answer_start" if "answer_start" in answer else "start", None,
                        f"{where}: field '{name}'")
-        if not words or not isinstance(start, int) or isinstance(start, bool):
-            raise UserError(f"{where}: field '{name}': text {words!r} with start {start!r}; an answer must have some "
-                            "text, and start must be a whole number")
+        if not isinstance(start, int) or isinstance(start, bool):
+            raise UserError(f"{where}: field '{name}': start is {_kind(start)}; it must be a whole number, the "
+                            "character of the context where the answer begins")
         found.append({"text": words, "start": start})
     return found
 
