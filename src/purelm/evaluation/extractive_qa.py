@@ -31,15 +31,10 @@ def input_format(config: Config) -> str:
 
 
 def example_of_text(config: Config, text: str) -> dict[str, Any]:
-    """What --text means: the question up to its question mark or the end of its line, then the paragraph.
-
-    Raises UserError where there is no paragraph.
-    """
-    marks = [place + 1 for mark in "?？\n" if (place := text.find(mark)) >= 0]
-    question, context = (text[:min(marks)], text[min(marks):]) if marks else (text, "")
+    """What --text means: "question ||| paragraph"; UserError where either is missing."""
+    question, _, context = text.partition("|||")
     if not question.strip() or not context.strip():
-        raise UserError("--text: wants a question that ends with a question mark or its line, then the paragraph to "
-                        "answer it from")
+        raise UserError("--text: give the question and the paragraph to answer it from, \"question ||| paragraph\"")
     return {"where": "--text", "id": "--text", "question": question.strip(), "context": context.strip(), "answers": None}
 
 
