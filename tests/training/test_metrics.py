@@ -39,7 +39,8 @@ def test_sums_of_batches_are_divided_once():
     batches = [{"cross_entropy": 2.0, "weight": 1.0, "correct": 1.0},
                {"cross_entropy": 9.0, "weight": 9.0, "correct": 0.0}]
     totals = sum_batches(lambda batch: batch, batches)
-    metrics = metrics_of(totals, num_bytes=10)
+    metrics = metrics_of(totals, unit="tokens", num_bytes=10)
+    assert "perplexity" not in metrics_of(totals, unit="examples", num_bytes=None)
     assert metrics["loss"] == pytest.approx(1.1)  # a mean of means would be 1.5
     assert metrics["accuracy"] == pytest.approx(0.1)
     assert metrics["bits_per_byte"] == pytest.approx(11 / 10 / 0.6931471805599453)

@@ -112,7 +112,8 @@ def _loss(run: LoadedRun, data: Any, split: str, batch_size: int) -> dict[str, f
     if not math.isfinite(totals["cross_entropy"]):
         raise UserError(f"{run.folder.checkpoints}: the loss of step {run.step} is not finite; give another "
                         "--checkpoint")
-    return {**metrics_of(totals, num_bytes=data.num_bytes(split)), task_of(config).UNIT: int(totals["weight"])}
+    unit = task_of(config).UNIT
+    return {**metrics_of(totals, unit=unit, num_bytes=data.num_bytes(split)), unit: int(totals["weight"])}
 
 
 def _sizes(split: Any) -> dict[str, int]:

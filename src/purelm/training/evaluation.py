@@ -18,14 +18,16 @@ def sum_batches(evaluate_step: Callable[[Any], dict[str, Any]], batches: Iterabl
     return totals
 
 
-def metrics_of(totals: dict[str, float], *, num_bytes: int | None) -> dict[str, float]:
-    """loss (cross-entropy, nats for each unit of weight), perplexity, accuracy where the sums have `correct`, and bits
-    per byte where the bytes are known.
+def metrics_of(totals: dict[str, float], *, unit: str, num_bytes: int | None) -> dict[str, float]:
+    """loss (cross-entropy, nats for each `unit` of weight), perplexity where that is tokens, accuracy where the sums have
+    `correct`, and bits per byte where the bytes are known.
 
     Bits per byte is all the nats of the split over ln 2 over its UTF-8 bytes, so that tokenizers compare.
     """
     loss = totals["cross_entropy"] / totals["weight"]
-    metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    metrics = {"loss": loss}
+    if unit == "tokens":
+        metrics["perplexity"] = math.exp(min(loss, 700.0))
     if "correct" in totals:
         metrics["accuracy"] = totals["correct"] / totals["weight"]
     if num_bytes is not None:

@@ -226,7 +226,8 @@ class _Run:
             "validation", self.config, batch_size=self.engine.evaluation_rows * count, process_index=index,
             process_count=count, limit=limit)
         totals = sum_batches(lambda batch: self.engine.evaluate_step(state, batch), batches)
-        row = metrics_of(totals, num_bytes=self.data.num_bytes("validation") if limit is None else None)
+        num_bytes = self.data.num_bytes("validation") if limit is None else None
+        row = metrics_of(totals, unit=self.unit, num_bytes=num_bytes)
         if self.writer is not None:
             self.writer.write(step, "validation", row)
         self.progress.note(f"step {step}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
