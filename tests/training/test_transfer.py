@@ -6,6 +6,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from tiny import make_batch, make_config
 
 from purelm.config import AdapterConfig, TaskConfig
 from purelm.errors import UserError
@@ -14,7 +15,6 @@ from purelm.training.optimizer import layer_factors, learning_rate_multipliers
 from purelm.training.parallel import make_engine
 from purelm.training.state import params_shapes
 from purelm.training.transfer import parameters_of_run, start_state
-from tiny import make_batch, make_config
 
 
 def pretend(monkeypatch, params):

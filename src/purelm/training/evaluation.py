@@ -19,8 +19,8 @@ def sum_batches(evaluate_step: Callable[[Any], dict[str, Any]], batches: Iterabl
 
 
 def metrics_of(totals: dict[str, float], *, unit: str, num_bytes: int | None) -> dict[str, float]:
-    """loss (cross-entropy, nats for each `unit` of weight), perplexity where that is tokens, accuracy where the sums have
-    `correct`, and bits per byte where the bytes are known.
+    """loss (cross-entropy, nats for each `unit` of weight), perplexity where that is tokens, accuracy where the sums
+    have `correct`, and bits per byte where the bytes are known.
 
     Bits per byte is all the nats of the split over ln 2 over its UTF-8 bytes, so that tokenizers compare.
     """
