@@ -1,0 +1,82 @@
+r"""One-sentence summaries of papers (SciTLDR: Cachola et al. 2020, arXiv 2004.15011), 1,992 to train on.
+
+Recipes (the argument after the colon):
+  decoder          document, end of text and summary in one row of a causal decoder; greedy. Best begun from a language
+                   model, which knows English and how to copy: --config.init_from=runs/lm.
+  pretrain         that language model: the same network on plain text (here the papers themselves; any folder of English
+                   with --config.data.path and --config.data.text_field).
+  encoder_decoder  an encoder and a decoder from scratch, with a beam.
+
+To beat on the test split, by ROUGE F1 against the best of several references (Porter stemming): the first sentence of
+the document (experiments/baselines.py). Published with pretrained BART-large: 42.9 / 20.8 / 35.5. Nothing that begins
+from scratch on 2,000 papers is near that.
+
+Measured (2 cores): see docs/results/systems.md.
+Command: python experiments/train.py --config=configs/summarization/transformer.py:decoder --workdir=runs/summaries \
+             --config.data.path=scitldr
+"""
+
+from purelm.config import (
+    Config,
+    DataConfig,
+    DecodingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TaskConfig,
+    TrainingConfig,
+    as_flag,
+    choose,
+)
+
+
+def model(**changes) -> ModelConfig:
+    fields = dict(
+        context_length=384, num_layers=4, width=192, num_heads=4, feed_forward="swiglu", feed_forward_width=512,
+        positions="rope", norm="rms_norm", norm_epsilon=1e-6, qk_norm=True, bias=False, embedding_norm=True,
+        zero_outputs=True, initialization="gpt2", initialization_stddev=0.044, embedding_dropout=0.1,
+        residual_dropout=0.1)
+    return ModelConfig(**(fields | changes))
+
+
+def optimizer(**changes) -> OptimizerConfig:
+    fields = dict(name="muon", learning_rate=0.01, adam_learning_rate=0.005, schedule="wsd", warmup="50", decay="70%",
+                  beta1=0.9, beta2=0.98, momentum=0.95, nesterov=True, clip_norm=1.0)
+    return OptimizerConfig(**(fields | changes))
+
+
+def data(**changes) -> DataConfig:
+    fields = dict(source_field="document", target_field="summaries", tokenizer="bpe", tokenizer_vocabulary_size=6000)
+    return DataConfig(**(fields | changes))
+
+
+def decoder() -> Config:
+    return Config(
+        model=model(embedding_dropout=0.2, residual_dropout=0.2),
+        task=TaskConfig(name="sequence_to_sequence", metrics=("rouge",)),
+        data=data(),
+        decoding=DecodingConfig(max_new_tokens=48),
+        optimizer=optimizer(learning_rate=0.003, adam_learning_rate=0.0015, decay="90%"),
+        training=TrainingConfig(num_epochs=8, batch_size=16, label_smoothing=0.1))
+
+
+def pretrain() -> Config:
+    return Config(
+        model=model(),
+        data=data(text_field="document", validation_fraction=0.02, test_fraction=0.02),
+        optimizer=optimizer(),
+        training=TrainingConfig(num_epochs=12, batch_size=16))
+
+
+def encoder_decoder() -> Config:
+    return Config(
+        model=model(architecture="encoder_decoder", num_layers=3, encoder_layers=3, embedding_dropout=0.2,
+                    residual_dropout=0.2),
+        task=TaskConfig(name="sequence_to_sequence", metrics=("rouge",)),
+        data=data(),
+        decoding=DecodingConfig(beam_size=4, length_penalty=0.6, max_new_tokens=48),
+        optimizer=optimizer(),
+        training=TrainingConfig(num_epochs=20, batch_size=16, label_smoothing=0.1))
+
+
+def get_config(recipe: str = "decoder"):
+    return as_flag(choose({"decoder": decoder, "pretrain": pretrain, "encoder_decoder": encoder_decoder}, recipe)())
