@@ -31,8 +31,6 @@ def main() -> None:
     from purelm.tasks import task_of
 
     config = _config()
-    if config.task.name not in TASKS:
-        raise UserError(f"config.task.name={config.task.name} has no trivial system; one of {', '.join(TASKS)} has")
     prepared = task_of(config).prepare(config)
     missing = [name for name in ("train", "test") if name not in prepared.splits]
     if missing:
@@ -49,6 +47,8 @@ def _config():
 
     if cli.FLAGS.config is not None:
         config = cli.config_from_flags()
+        if config.task.name not in TASKS:
+            raise UserError(f"config.task.name={config.task.name} has no trivial system; {', '.join(TASKS)} have one")
         if TASK.value not in (None, config.task.name):
             raise UserError(f"--task={TASK.value}, but --config has the task {config.task.name}; give one of the two")
     elif TASK.value is None:
