@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from purelm.data.cleaning import Cleaner
+from purelm.data.cleaning import STEPS, Cleaner
 from purelm.errors import UserError
 
 
@@ -37,3 +37,41 @@ def test_no_step_leaves_text_alone_but_drops_what_has_none():
 def test_unknown_step_is_named():
     with pytest.raises(UserError, match="unicode_nfd.*did you mean 'unicode_nfc'"):
         Cleaner(["unicode_nfd"])
+
+
+@pytest.mark.parametrize("name,text,expected", [
+    ("strip_html", "a <b>b</b><br /><br />c", "a b\nc"),
+    ("strip_html", "<p>one</p><p>two</p>", "one\ntwo\n"),
+    ("strip_html", "x &amp; y &lt;b&gt; &#20320;", "x & y <b> 你"),
+    ("strip_html", "1 < 2 and 3 > 2 <3", "1 < 2 and 3 > 2 <3"),  # reddens with a regex such as <[^>]*>
+    ("strip_html", "a<script>var x = '<b>';</script>b<!-- c -->", "ab"),
+    ("whitespace", " a\t\n b\u3000c ", "a b c"),
+    ("lower_case", "ÄB İ 汉", "äb i̇ 汉"),
+    ("unicode_nfkc", "Ａ１ﬁ½", "A1fi1\u20442"),
+    ("remove_urls", "see http://a.b/c?d=e，and www.x.org. HTTPS://Y <www.z.org>", "see ，and   <>"),
+    ("remove_urls", "an awww.ful word", "an awww.ful word"),
+    ("remove_punctuation", "Don't - \"stop\", well-known。你好！", "Don't    stop   well-known 你好 "),
+    ("remove_punctuation", "'quoted' $5 + 3", " quoted  $5 + 3"),
+    ("stop_words_en", "The film WASN'T what I had thought of it.", "film WASN'T thought ."),
+    ("stop_words_en", "nothing couldn't theory", "theory"),
+    ("stop_words_zh", "我 的 书 在 桌子 上\n不 是", "书 桌子\n不"),
+    ("segment_chinese", "我爱北京天安门，Python很好用。\n第二行", "我 爱 北京 天安门 ，Python 很 好 用 。\n第二行"),
+    ("segment_chinese", "no  Chinese ", "no  Chinese "),
+])
+def test_steps(name, text, expected):
+    if name == "segment_chinese":
+        pytest.importorskip("jieba")
+    assert Cleaner([name])(text) == expected
+
+
+def test_chinese_is_segmented_then_stopped_and_says_nothing(capfd):
+    pytest.importorskip("jieba")
+    cleaner = Cleaner(["segment_chinese", "stop_words_zh"])
+    assert cleaner("我们在北京的学校学习中文") == "北京 学校 学习 中文"
+    assert cleaner.counts["steps"]["stop_words_zh"]["changed"] == 1
+    captured = capfd.readouterr()
+    assert not captured.out and not captured.err
+
+
+def test_every_step_says_what_it_does():
+    assert all(factory.__doc__ for factory in STEPS.values())

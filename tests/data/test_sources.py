@@ -67,6 +67,40 @@ def test_a_folders_split_files_are_its_splits(tmp_path):
     assert documents(path=str(tmp_path)) == [("test", "S"), ("validation", "V"), ("train", "T0"), ("train", "T1")]
 
 
+def test_the_one_file_that_begins_with_train_is_train_where_none_is_named_so(tmp_path):
+    write(tmp_path / "train_subset.txt", "T")
+    write(tmp_path / "validation.txt", "V")
+    source = make_source(DataConfig(path=str(tmp_path)))
+    assert list(source.documents()) == [("validation", "V"), ("train", "T")]
+    assert source.notes == (f"no train file in {tmp_path}: train_subset.txt is taken for it",)
+    write(tmp_path / "train-other.txt", "T")
+    with pytest.raises(UserError, match="none for training"):
+        make_source(DataConfig(path=str(tmp_path)))
+    write(tmp_path / "train.txt", "T2")
+    source = make_source(DataConfig(path=str(tmp_path)))
+    assert list(source.documents()) == [("validation", "V"), ("train", "T2")] and not source.notes
+
+
+@pytest.mark.parametrize("names,chosen,others", [
+    (["test_2016", "test_2017"], ["test_2016"], "test_2017"), (["test_2016", "test"], ["test"], "test_2016"),
+    (["test_hard", "test_easy"], ["test_easy"], "test_hard"), (["test_2016"], ["test_2016"], None),
+    (["test-00000-of-00002", "test-00001-of-00002"], ["test-00000-of-00002", "test-00001-of-00002"], None),
+    (["test1", "test"], ["test"], None), (["test.1", "test.2"], ["test.1", "test.2"], None)])
+def test_of_several_test_sets_one_is_taken_and_parts_of_one_all(tmp_path, names, chosen, others):
+    for name in ("train", *names):
+        write(tmp_path / f"{name}.txt", name)
+    source = make_source(DataConfig(path=str(tmp_path)))
+    assert [text for split, text in source.documents() if split == "test"] == chosen
+    assert bool(source.notes) == bool(others)
+    if others:
+        assert f"{chosen[0]}.txt is taken; evaluate {others}.txt by --data_path" in source.notes[0]
+
+
+def test_held_out_files_alone_where_no_training_is_needed(tmp_path):
+    write(tmp_path / "test.txt", "S")
+    assert list(make_source(DataConfig(path=str(tmp_path)), need_train=False).documents()) == [("test", "S")]
+
+
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
 def test_names_of_validation(tmp_path, name):
     write(tmp_path / "train.txt", "T")

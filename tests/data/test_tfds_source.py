@@ -119,3 +119,62 @@ print(source.identity(Cache({str(tmp_path)!r}))["tfds"], "tensorflow_datasets" i
 """
     done = subprocess.run([sys.executable, "-c", later], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["small_texts/1.0.0", "False"]
+
+
+LABELED = '''
+import sys
+import numpy as np
+import tensorflow_datasets as tfds
+
+class SmallRows(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+    def _info(self):
+        classes = tfds.features.ClassLabel(names=["neg", "pos"])
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+            "text": tfds.features.Text(), "label": classes, "id": np.int64,
+            "tokens": tfds.features.Sequence(tfds.features.Text()), "tags": tfds.features.Sequence(classes),
+            "context": tfds.features.Text(), "question": tfds.features.Text(), "answers": tfds.features.Sequence(
+                {"text": tfds.features.Text(), "answer_start": np.int32})}))
+    def _split_generators(self, manager):
+        return {split: self._generate_examples(split, count) for split, count in {"train": 6, "test": 2}.items()}
+    def _generate_examples(self, split, count):
+        for i in range(count):
+            yield i, {"text": f"t{i} \u6c49", "label": -1 if split == "test" else i % 2, "id": i, "tokens": ["a", "b"],
+                      "tags": [0, 1], "context": f"c {i}", "question": "q",
+                      "answers": [{"text": str(i), "answer_start": 2}]}
+'''
+READ_ROWS = LABELED + '''
+import json
+from purelm.config import DataConfig
+from purelm.data.formats import FORMATS
+from purelm.data.sources import make_source
+from purelm.errors import UserError
+data = DataConfig(tfds_name="small_rows", tfds_dir=sys.argv[1])
+for name in ("labels", "tags", "squad"):
+    rows = list(make_source(data).rows(data, name))
+    print(json.dumps([row.split for row in rows]))
+    print(json.dumps(FORMATS[name](rows[-1].fields, data, rows[-1].where, answered=True)))
+try:
+    data = DataConfig(tfds_name="small_rows", tfds_dir=sys.argv[1], label_field="lable")
+    list(make_source(data).rows(data, "labels"))
+except UserError as error:
+    print(error)
+'''
+
+
+def test_rows_of_a_set_have_the_names_of_classes(tmp_path):
+    import json
+    write = LABELED + "SmallRows(data_dir=sys.argv[1], file_format='array_record').download_and_prepare(" \
+                      "file_format='array_record')\n"
+    subprocess.run([sys.executable, "-c", write, str(tmp_path)], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", READ_ROWS, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, error = done.stdout.splitlines()[-7:]
+    label_splits, labels, tag_splits, tags, _, squad = map(json.loads, lines)
+    where = labels.pop("where")
+    assert where.startswith("split 'train', example ") and labels["label"] in ("neg", "pos")
+    assert labels["text"].endswith("\u6c49") and tags["tokens"] == ["a", "b"] and tags["tags"] == ["neg", "pos"]
+    assert squad["answers"][0]["text"] == squad["id"] and squad["answers"][0]["start"] == 2
+    assert label_splits == ["train"] * 6 and tag_splits == ["test"] * 2 + ["train"] * 6  # a test split without labels
+    assert "no feature 'lable' (config.data.label_field); did you mean 'label'?" in error
+    assert "split 'test' has no 'label'" in done.stderr

@@ -14,7 +14,7 @@ from purelm.errors import UserError
 TextStep = Callable[[str], str]
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_URL = re.compile(r"(?:https?://|ftp://|www\.)[!-;=?-~]+", re.IGNORECASE)
+_URL = re.compile(r"(?<![A-Za-z0-9])(?:https?://|ftp://|www\.)[!-;=?-~]+", re.IGNORECASE)
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 # Elements that stand on lines of their own: a tag of theirs becomes a newline, any other tag nothing.

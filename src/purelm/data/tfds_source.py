@@ -11,6 +11,7 @@ import glob
 import hashlib
 import importlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from purelm.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from purelm.data.sources import FileIndex, SourceRow
 
+_logger = logging.getLogger("purelm")
 _SPLITS = {"test": "test", "validation": "validation", "valid": "validation", "dev": "validation", "train": "train"}
 
 
@@ -81,6 +83,10 @@ class TfdsSource:
                 self._check_feature(builder, feature, knob)
         names = [name for name in features if name in wanted or format_name == "code"]
         for split, name in self._splits(builder).items():
+            if format_name == "labels" and split == "test" and self._is_unlabeled(builder, name, data.label_field):
+                _logger.warning("TFDS %s: split '%s' has no '%s' (it is not published) and is left aside", self.name,
+                                name, data.label_field)
+                continue
             for number, row in self._split_rows(builder, name):
                 where = f"split '{name}', example {number}"
                 yield SourceRow(split, where, f"TFDS {self.name}, {where}", {
@@ -92,6 +98,12 @@ class TfdsSource:
             raise UserError(f"TFDS {self.name} has no split 'train', only {', '.join(builder.info.splits)}")
         given = {split: name for name, split in _SPLITS.items() if name in builder.info.splits}
         return {split: given[split] for split in ("test", "validation", "train") if split in given}
+
+    def _is_unlabeled(self, builder: Any, name: str, label: str) -> bool:
+        """Whether the first example's class is -1, which is how TFDS says that it is not known."""
+        for _, row in self._split_rows(builder, name):
+            return self._plain(row[label], builder.info.features[label], name) is None
+        return False
 
     def _check_feature(self, builder: Any, feature: str, knob: str) -> None:
         if feature not in builder.info.features:
