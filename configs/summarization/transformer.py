@@ -44,17 +44,17 @@ def optimizer(**changes) -> OptimizerConfig:
     return OptimizerConfig(**(fields | changes))
 
 
-def data(**changes) -> DataConfig:
-    fields = dict(source_field="document", target_field="summaries", tokenizer="bpe", tokenizer_vocabulary_size=6000)
-    return DataConfig(**(fields | changes))
+# What both tasks read, so that a run of the one can begin from the other.
+TOKENIZER = dict(tokenizer="bpe", tokenizer_vocabulary_size=6000)
+PAIRS = DataConfig(source_field="document", target_field="summaries", **TOKENIZER)
 
 
 def decoder() -> Config:
     return Config(
         model=model(embedding_dropout=0.2, residual_dropout=0.2),
         task=TaskConfig(name="sequence_to_sequence", metrics=("rouge",)),
-        data=data(),
-        decoding=DecodingConfig(max_new_tokens=48),
+        data=PAIRS,
+        decoding=DecodingConfig(max_new_tokens=64),
         optimizer=optimizer(learning_rate=0.003, adam_learning_rate=0.0015, decay="90%"),
         training=TrainingConfig(num_epochs=8, batch_size=16, label_smoothing=0.1))
 
@@ -62,7 +62,7 @@ def decoder() -> Config:
 def pretrain() -> Config:
     return Config(
         model=model(),
-        data=data(text_field="document", validation_fraction=0.02, test_fraction=0.02),
+        data=DataConfig(text_field="document", **TOKENIZER),
         optimizer=optimizer(),
         training=TrainingConfig(num_epochs=12, batch_size=16))
 
@@ -72,8 +72,8 @@ def encoder_decoder() -> Config:
         model=model(architecture="encoder_decoder", num_layers=3, encoder_layers=3, embedding_dropout=0.2,
                     residual_dropout=0.2),
         task=TaskConfig(name="sequence_to_sequence", metrics=("rouge",)),
-        data=data(),
-        decoding=DecodingConfig(beam_size=4, length_penalty=0.6, max_new_tokens=48),
+        data=PAIRS,
+        decoding=DecodingConfig(beam_size=4, length_penalty=0.6, max_new_tokens=64),
         optimizer=optimizer(),
         training=TrainingConfig(num_epochs=20, batch_size=16, label_smoothing=0.1))
 
