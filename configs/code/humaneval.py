@@ -1,4 +1,4 @@
-r"""Python programs from their beginning: HumanEval's 164 problems (Chen et al. 2021, arXiv 2107.03374), run in a sandbox.
+r"""Python programs from their beginning: HumanEval's 164 problems (Chen et al. 2021, arXiv 2107.03374), in a sandbox.
 
 Trained on the running interpreter's own library (or on the folder's train files, where it has any): 11 MB, of which a
 model of 4 M parameters learns Python's form and next to nothing of solving problems. The paper's smallest model (12 M

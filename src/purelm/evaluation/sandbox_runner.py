@@ -14,8 +14,8 @@ _OPEN_FILES = 64
 _NEWUSER, _NEWNET, _NEWIPC, _NEWPID = 0x10000000, 0x40000000, 0x08000000, 0x20000000
 _PARENT_DEATH_SIGNAL, _SIGKILL = 1, 9
 
-_REFUSED_EVENTS = ("socket.", "subprocess.", "ctypes.", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn",
-                   "os.system", "os.kill", "os.killpg", "pty.", "signal.pthread_kill", "resource.", "gc.",
+_REFUSED_EVENTS = ("socket.", "subprocess.", "ctypes.", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn",
+                   "os.spawn", "os.system", "os.kill", "os.killpg", "pty.", "signal.pthread_kill", "resource.", "gc.",
                    "_thread.start_new_thread", "os.chown", "os.chmod", "os.link", "os.symlink", "os.setxattr",
                    "os.putenv", "os.unsetenv", "syslog.", "ftplib.", "http.", "urllib.", "smtplib.", "webbrowser.",
                    "sys._current_frames", "winreg.", "msvcrt.")

@@ -163,9 +163,9 @@ def prepare(config: Config, *, tokenizer: Tokenizer | None = None, labels: None 
             raise UserError(f"config.data.path={data.path} is set, but config.data.source is {data.source}; leave the "
                             "source at auto")
         files, notes = find_files(data.path, "auto", need_train=False)
-    text = language_modeling.prepare(
-        dataclasses.replace(config, data=_text_data(data, [file for file in files if file.split not in (None, "test")])),
-        tokenizer=tokenizer, progress=progress)
+    text_data = _text_data(data, [file for file in files if file.split in ("train", "validation")])
+    text = language_modeling.prepare(dataclasses.replace(config, data=text_data), tokenizer=tokenizer,
+                                     progress=progress)
     problem_files = [file for file in files if file.split == "test" or (len(files) == 1 and file.split is None)]
     if not problem_files:
         return PreparedCode(text, None, "", text.splits, text.fingerprint)
