@@ -36,7 +36,10 @@ def encode(config, *examples):
     return [row[0] for row in rows], counts
 
 
-def make_batch(config, length=LENGTH, rows=(example("good", "a"), example("a longer one", "c"), None)):
+TWO = (example("good", "a"), example("a longer one", "c"))
+
+
+def make_batch(config, length=LENGTH, rows=(*TWO, None)):
     records, _ = encode(config, *(row for row in rows if row is not None))
     return classification.collate(config, [*records, *(None for row in rows if row is None)], length)
 
@@ -90,7 +93,6 @@ def test_batch_shapes_are_those_of_collate(trained):
 
 
 def test_every_parameter_has_a_gradient(trained):
-    """But for rows of tables that no token of the batch reads, and t5-like biases, there are none of weight zero."""
     config, params = trained
     gradients = jax.jit(jax.grad(lambda params: classification.loss_sums(config, params, make_batch(config), None)[
         "loss"]))(params)
@@ -102,7 +104,7 @@ def test_padding_counts_for_nothing(trained):
     # Reddens where a padding row has weight, or pooling or a recurrent network reads padding tokens.
     config, params = trained
     whole = sums(config, params, make_batch(config))
-    for other in (make_batch(config, rows=(example("good", "a"), example("a longer one", "c"))),
+    for other in (make_batch(config, rows=TWO),
                   make_batch(config, length=13)):
         for name, value in sums(config, params, other).items():
             np.testing.assert_allclose(value, whole[name], rtol=1e-5, err_msg=name)
@@ -115,7 +117,7 @@ def test_losses_against_pytorch_and_numpy(smoothing, z_loss):
     training = {"label_smoothing": smoothing, "z_loss": z_loss}
     config = make_config(training)
     params = jax.tree.map(lambda leaf: 8 * leaf, classification.initialize(config, jax.random.key(0)))
-    batch = make_batch(config, rows=(example("good", "a"), example("a longer one", "c")))
+    batch = make_batch(config, rows=TWO)
     logits = np.array(classification.logits_of(config, params, batch)[0])
     found = sums(config, params, batch)
     squares = z_loss * np.square(np.log(np.exp(logits).sum(-1))).sum()

@@ -32,8 +32,8 @@ def draw_confusion_matrix(matrix_CC: np.ndarray, labels: Sequence[str], path: pa
     axes.set_yticks(range(count), names, **style)
     if count <= _MOST_NUMBERED_CLASSES:
         for row, column in zip(*np.nonzero(matrix_CC)):
-            axes.text(column, row, str(matrix_CC[row, column]), ha="center", va="center", fontsize=10 if count < 10 else 7,
-                      color="white" if part_CC[row, column] > 0.5 else "black")
+            axes.text(column, row, str(matrix_CC[row, column]), ha="center", va="center",
+                      fontsize=10 if count < 10 else 7, color="white" if part_CC[row, column] > 0.5 else "black")
     hits, total = int(np.trace(matrix_CC)), int(matrix_CC.sum())
     axes.set(xlabel="answer", ylabel="right class", title=f"{hits:,} of {total:,} right ({hits / max(total, 1):.1%})")
     _save(figure, path)

@@ -32,7 +32,8 @@ def encode(config: Config, tokenizer: Any, labels: tuple[str, ...] | None, examp
       UserError: the tokenizer has no end of text, or a label is none of `labels`.
     """
     if tokenizer.end_of_text_id is None:
-        raise UserError("classification starts every text with the end-of-text token; set --config.data.end_of_text=true")
+        raise UserError("classification starts every text with the end-of-text token; set "
+                        "--config.data.end_of_text=true")
     paired = config.data.text_pair_field is not None
     room, how = config.model.context_length, config.data.truncation
     texts = tokenizer.encode_batch([example["text"] for example in examples])
