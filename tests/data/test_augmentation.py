@@ -100,7 +100,8 @@ def test_a_record_never_outgrows_the_context(tmp_path):
 
 
 @pytest.mark.parametrize("step,parts", [
-    ("word_drop", ["no step 'word_drop'", "did you mean 'word_dropout'"]), ("word_swap:2", ["'word_swap:2'", "at most 1"]),
+    ("word_drop", ["no step 'word_drop'", "did you mean 'word_dropout'"]),
+    ("word_swap:2", ["'word_swap:2'", "at most 1"]),
     ("word_swap:", ["a number above 0"]), ("word_swap:nan", ["a number above 0"]), ("word_swap:0", ["above 0"])])
 def test_bad_steps_are_named(step, parts):
     with pytest.raises(UserError) as caught:

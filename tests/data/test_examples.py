@@ -105,8 +105,8 @@ def test_without_a_validation_file_a_stable_part_of_train_is_taken(folder):
 
 
 def test_questions_of_a_paragraph_stay_together_and_labels_of_all_train_count(folder):
-    rows = [{"id": str(i), "context": f"context {i // 4}", "question": f"q{i}", "answers": [{"text": "context", "start": 0}]}
-            for i in range(80)]
+    rows = [{"id": str(i), "context": f"context {i // 4}", "question": f"q{i}",
+             "answers": [{"text": "context", "start": 0}]} for i in range(80)]
     for name in ("validation.jsonl.gz", "test.jsonl"):
         (folder / "rows" / name).unlink()
     write_rows(folder / "rows" / "train.jsonl", rows)
@@ -148,7 +148,7 @@ def test_held_out_files_alone_do_where_nothing_is_trained(folder):
 def test_a_label_unseen_in_training_is_named(folder):
     write_rows(folder / "rows" / "test.jsonl", [{"text": "t", "label": "a"}, {"text": "u", "label": "bb"}])
     for _ in range(2):  # nothing half made is left in the cache
-        with pytest.raises(UserError, match="test.jsonl, line 2: label 'bb' is not in the training data.*did you mean 'b'"):
+        with pytest.raises(UserError, match="test.jsonl, line 2: label 'bb' is not in the training.*did you mean 'b'"):
             prepare_examples(config(folder), CLASSES)
     with pytest.raises(UserError, match="train.jsonl, line 3: label 'c'"):
         prepare_examples(config(folder), CLASSES, labels=("a", "b"))
@@ -214,7 +214,8 @@ def test_cleaning_reaches_every_text_but_tokens_and_prompts(folder):
     assert only(TURNS, {"turns": ["A", "B"]})["turns"][1] == {"speaker": "assistant", "text": "b"}
     assert only(TEXT, {"text": "A"}) == {"text": "a"}
     code = {"task_id": "T", "prompt": "P", "canonical_solution": "S", "test": "T", "entry_point": "E"}
-    assert only(plain_recipe("code", lambda e: [e["prompt"]]), code) == {**code, "prompt": "p", "canonical_solution": "s"}
+    codes = plain_recipe("code", lambda example: [example["prompt"]])
+    assert only(codes, code) == {**code, "prompt": "p", "canonical_solution": "s"}
     assert only(dataclasses.replace(CLASSES), {"text": "A", "label": "L"}) == {"text": "a", "pair": None, "label": "L"}
 
 
@@ -289,7 +290,17 @@ def test_a_task_that_keeps_nothing_says_so(folder):
 
 def test_counts_of_the_task_are_told(folder):
     prepared = prepare_examples(config(folder, context_length=16), CLASSES)
-    assert prepared.counts["train"]["cut"] > 0 and f"train: cut {prepared.counts['train']['cut']}" in prepared.describe()
+    cut = prepared.counts["train"]["cut"]
+    assert cut > 0 and f"train: cut {cut}" in prepared.describe()
+
+
+def test_a_held_out_split_without_records_is_empty(folder):
+    def encode(config, tokenizer, labels, examples, counts):
+        return [[{"tokens": tokenizer.encode(example["text"]), "label": 0}]
+                if example["where"].startswith("train") else [] for example in examples]
+    prepared = prepare_examples(config(folder), dataclasses.replace(CLASSES, encode=encode))
+    assert prepared.splits["test"].num_records == 0 and len(prepared.splits["test"].examples) == 9
+    assert not list(prepared.evaluation_batches("test", config(folder), batch_size=4)) and prepared.describe()
 
 
 def test_a_start_from_the_cache_imports_nothing_heavy(folder):
@@ -297,8 +308,8 @@ def test_a_start_from_the_cache_imports_nothing_heavy(folder):
 import pathlib, sys
 from small_tasks import CLASSES, config
 from purelm.data import prepare_examples
-prepared = prepare_examples(config(pathlib.Path({str(folder)!r}), tokenizer="bpe", tokenizer_vocabulary_size=300), CLASSES)
-next(prepared.training_batches(config(pathlib.Path({str(folder)!r})), start_step=0))
+chosen = config(pathlib.Path({str(folder)!r}), tokenizer="bpe", tokenizer_vocabulary_size=300)
+next(prepare_examples(chosen, CLASSES).training_batches(chosen, start_step=0))
 print([name for name in ('jax', 'grain', 'tokenizers', 'sklearn', 'jieba', 'tensorflow') if name in sys.modules])
 """
     root = os.path.dirname(__file__)

@@ -64,7 +64,8 @@ def test_the_same_batches_at_any_step_and_for_any_process(folder):
 
 def test_rates():
     np.testing.assert_allclose(probabilities(DataConfig(mixture=MIXTURE), [100, 5]), [0.25, 0.75])
-    np.testing.assert_allclose(probabilities(DataConfig(mixture=MIXTURE, mixture_temperature=2.0), [100, 25]), [2 / 3, 1 / 3])
+    by_size = DataConfig(mixture=MIXTURE, mixture_temperature=2.0)
+    np.testing.assert_allclose(probabilities(by_size, [100, 25]), [2 / 3, 1 / 3])
     np.testing.assert_allclose(probabilities(DataConfig(mixture=MIXTURE), [100, 0]), [1, 0])
 
 

@@ -6,11 +6,11 @@
     word_duplication  each word is said twice, in place of EDA's insertion, which needs a list of synonyms
     token_masking     each token becomes a blank
 
-`config.data.augmentation` lists steps as "name" or "name:strength"; the strength is a probability, 0.1 by default (EDA's
-alpha). The blank is "<unk>" of the tokenizer "words", else the end-of-text token. A word is a token that begins with
-white space or with a character of a script that is written without spaces, and the tokens up to the next such; of the
-tokenizers "words" and "characters", each token. Tokens that stand for no text (end of text, a task's own) stay where
-they are.
+`config.data.augmentation` lists steps as "name" or "name:strength"; the strength is a probability, 0.1 by default
+(EDA's alpha). The blank is "<unk>" of the tokenizer "words", else the end-of-text token. A word is a token that begins
+with white space or with a character of a script that is written without spaces, and the tokens up to the next such; of
+the tokenizers "words" and "characters", each token. Tokens that stand for no text (end of text, a task's own) stay
+where they are.
 """
 
 from __future__ import annotations

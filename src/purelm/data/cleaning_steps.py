@@ -18,9 +18,9 @@ _URL = re.compile(r"(?<![A-Za-z0-9])(?:https?://|ftp://|www\.)[!-;=?-~]+", re.IG
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 # Elements that stand on lines of their own: a tag of theirs becomes a newline, any other tag nothing.
-_BLOCKS = {"address", "article", "blockquote", "body", "br", "dd", "div", "dl", "dt", "footer", "form", "h1", "h2", "h3",
-           "h4", "h5", "h6", "head", "header", "hr", "html", "li", "main", "nav", "ol", "p", "pre", "section", "table",
-           "td", "th", "title", "tr", "ul"}
+_BLOCKS = {"address", "article", "blockquote", "body", "br", "dd", "div", "dl", "dt", "footer", "form", "h1", "h2",
+           "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "li", "main", "nav", "ol", "p", "pre", "section",
+           "table", "td", "th", "title", "tr", "ul"}
 _UNSEEN = {"script", "style"}
 
 
@@ -91,7 +91,7 @@ def remove_urls() -> TextStep:
 
 
 def remove_punctuation() -> TextStep:
-    """Punctuation of any script (Unicode categories P) becomes a space; apostrophes and hyphens between letters stay."""
+    """Punctuation of any script (Unicode categories P) becomes a space; inside words apostrophes and hyphens stay."""
     joiners = "'\u2019-\u2010"
     table = {code: " " for code in range(0x20000)
              if unicodedata.category(chr(code)).startswith("P") and chr(code) not in joiners}
@@ -148,12 +148,13 @@ def segment_chinese() -> TextStep:
 
 # Function words alone: particles, pronouns, prepositions, conjunctions, adverbs of degree and time, auxiliaries,
 # measure words. Words of negation (不, 没, 没有, 别) are not among them: they turn a sentence's sense about.
-STOP_WORDS_ZH = frozenset((
-    "的 地 得 了 着 过 吗 呢 吧 啊 呀 嘛 啦 哦 哈 么 之 所 似的 一样 而已 罢了 "
-    "我 你 您 他 她 它 我们 你们 他们 她们 它们 咱们 自己 大家 别人 人家 这 那 这个 那个 这些 那些 这里 那里 这儿 那儿 "
-    "这样 那样 这么 那么 此 其 该 本 某 每 各 谁 什么 哪 哪个 哪些 哪里 怎么 怎样 多少 几 "
-    "在 从 到 向 往 自 由 对 对于 关于 和 跟 与 同 及 以及 给 为 为了 把 将 被 让 叫 用 以 按 按照 根据 比 除了 随着 通过 "
-    "而 而且 并 并且 或 或者 还是 但 但是 可是 不过 然而 虽然 尽管 因为 由于 所以 因此 于是 如果 要是 假如 只要 只有 "
-    "无论 不管 即使 就算 既 既然 不仅 不但 也 都 又 再 还 就 才 便 只 仅 很 太 更 最 非常 十分 比较 已 已经 正 正在 曾 "
-    "曾经 将要 马上 刚 刚刚 常常 经常 总是 一直 便是 就是 可以 能 能够 会 应该 应 可能 要 想 愿意 必须 "
-    "是 有 等 等等 个 一个 一些 一种 些 种 位 只是 之一 上 下 里 中 内 外 前 后 之前 之后 之间 以前 以后 以上 以下 时 时候").split())
+STOP_WORDS_ZH = frozenset("""
+    的 地 得 了 着 过 吗 呢 吧 啊 呀 嘛 啦 哦 哈 么 之 所 似的 一样 而已 罢了 我 你 您 他 她 它 我们 你们 他们
+    她们 它们 咱们 自己 大家 别人 人家 这 那 这个 那个 这些 那些 这里 那里 这儿 那儿 这样 那样 这么 那么 此 其
+    该 本 某 每 各 谁 什么 哪 哪个 哪些 哪里 怎么 怎样 多少 几 在 从 到 向 往 自 由 对 对于 关于 和 跟 与 同 及
+    以及 给 为 为了 把 将 被 让 叫 用 以 按 按照 根据 比 除了 随着 通过 而 而且 并 并且 或 或者 还是 但 但是
+    可是 不过 然而 虽然 尽管 因为 由于 所以 因此 于是 如果 要是 假如 只要 只有 无论 不管 即使 就算 既 既然 不仅
+    不但 也 都 又 再 还 就 才 便 只 仅 很 太 更 最 非常 十分 比较 已 已经 正 正在 曾 曾经 将要 马上 刚 刚刚 常常
+    经常 总是 一直 便是 就是 可以 能 能够 会 应该 应 可能 要 想 愿意 必须 是 有 等 等等 个 一个 一些 一种 些 种
+    位 只是 之一 上 下 里 中 内 外 前 后 之前 之后 之间 以前 以后 以上 以下 时 时候
+""".split())  # noqa: SIM905

@@ -63,7 +63,8 @@ class TrainingOrder:
         self._lengths, self._config, self._component_of = split.lengths, config, split.component_of
         self._rates = None
         if split.component_of is not None:
-            self._rates = probabilities(config.data, np.bincount(split.component_of, minlength=len(config.data.mixture)))
+            sizes = np.bincount(split.component_of, minlength=len(config.data.mixture))
+            self._rates = probabilities(config.data, sizes)
         self.batches_per_epoch = -(-split.num_records // config.training.batch_size)
         self._kept: tuple[int, np.ndarray] | None = None
 

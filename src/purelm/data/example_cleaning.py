@@ -30,7 +30,9 @@ class ExampleCleaner:
         counts: numbers by what they count.
         first: where the first of those stands that were dropped or repaired, by the same names.
 
-    With `offsets` false, places of answers (format squad) are of no matter. Raises UserError for a step that does not exist, or, of the format squad, one that would move answers.
+    With `offsets` false, places of answers (format squad) are of no matter.
+
+    Raises UserError for a step that does not exist, or, of the format squad, one that would move answers.
     """
 
     def __init__(self, data: DataConfig, format_name: str, *, offsets: bool = True):

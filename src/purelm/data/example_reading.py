@@ -50,8 +50,8 @@ def format_of(config: Config, recipe: Recipe) -> str:
     chosen = recipe.format if config.data.format == "auto" else config.data.format
     allowed = AS_PAIR if recipe.format == "pairs" else (recipe.format,)
     if chosen not in allowed:
-        raise UserError(f"config.data.format='{chosen}': the task {config.task.name} reads {', '.join(allowed)}; leave it "
-                        "at auto")
+        raise UserError(f"config.data.format='{chosen}': the task {config.task.name} reads {', '.join(allowed)}; leave "
+                        "it at auto")
     return chosen
 
 
@@ -101,8 +101,8 @@ def _collect_part(part: Part, writer: ExampleWriter) -> tuple[dict[str, list[int
     if not given:
         raise UserError(f"{label}: no example with text in it (of {cleaner.counts['read']:,} read)")
     if not speaks:
-        raise UserError(f"{label}: no turn is by '{data.assistant}' (config.data.assistant); name a speaker whose turns "
-                        "are to be learned")
+        raise UserError(f"{label}: no turn is by '{data.assistant}' (config.data.assistant); name a speaker whose "
+                        "turns are to be learned")
     splits = divide(given, points, data)
     return splits, {"name": part.name, "splits": {name: len(numbers) for name, numbers in splits.items()},
                     "given": sorted({name for name in given if name}),

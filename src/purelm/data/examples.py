@@ -148,9 +148,8 @@ def prepare_examples(config: Config, recipe: Recipe, *, tokenizer: Tokenizer | N
     records = _ensure(cache, records_key, lambda folder: _build_records(
         config, recipe, tokenizer, labels, examples, unchecked, folder, report))
     splits = {name: ExampleSplit(
-        name, examples[name], cache.tokens_folder(records_key), records["fields"],
-        [part["splits"][name] if name in part["splits"] else 0 for part in meta["parts"]] if data.mixture else None)
-        for name in examples}
+        name, examples[name], cache.tokens_folder(records_key), records["fields"][name],
+        [part["splits"].get(name, 0) for part in meta["parts"]] if data.mixture else None) for name in examples}
     if "train" in splits and not splits["train"].num_records:
         raise UserError(f"{label}: no training example is left as a record of the task {config.task.name}"
                         f"{_counted(records['counts']['train'])}")
@@ -192,7 +191,7 @@ def _build_records(config: Config, recipe: Recipe, tokenizer: Tokenizer, labels:
     if labels is not None and recipe.labels is not None:
         for split in unchecked.values():
             _check_labels(split, recipe, labels)
-    splits, counts, fields = {}, {}, []
+    splits, counts, fields = {}, {}, {}
     for name, split in examples.items():
         report(f"encoding {name}: {len(split):,} examples")
         writer, found = RecordWriter(folder, name, recipe.length), collections.Counter()
@@ -204,7 +203,7 @@ def _build_records(config: Config, recipe: Recipe, tokenizer: Tokenizer, labels:
                     writer.append(number, record)
         splits[name] = {"examples": len(split), **writer.close()}
         counts[name] = {what: count for what, count in sorted(found.items()) if count}
-        fields = fields or writer.fields
+        fields[name] = writer.fields
     return {"splits": splits, "counts": counts, "fields": fields}
 
 

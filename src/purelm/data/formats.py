@@ -33,8 +33,8 @@ def pairs(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
         value = _field(row, data.target_field, "target_field", where)
         targets = [value] if isinstance(value, str) else _strings(value, data.target_field, "target_field", where)
         if not targets:
-            raise UserError(f"{where}: field '{data.target_field}' (config.data.target_field) is an empty list; give at "
-                            "least one text")
+            raise UserError(f"{where}: field '{data.target_field}' (config.data.target_field) is an empty list; give "
+                            "at least one text")
         for text in targets:
             check_unicode(text, f"{where}, field '{data.target_field}'")
     return {"where": where, "source": source, "targets": targets}
@@ -120,7 +120,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-AS_PAIR = ("pairs", "labels", "squad", "turns", "code")
+AS_PAIR = ("pairs", "labels", "squad", "code")
 
 
 def as_pair(format_name: str, example: Example) -> Example:
@@ -138,9 +138,6 @@ def as_pair(format_name: str, example: Example) -> Example:
         answers = example["answers"]
         return {**where, "source": f"question: {example['question']} context: {example['context']}",
                 "targets": None if answers is None else list(dict.fromkeys(answer["text"] for answer in answers))}
-    if format_name == "turns":
-        *before, last = [turn["text"] for turn in example["turns"]]
-        return {**where, "source": "\n".join(before), "targets": [last]}
     if format_name == "code":
         solution = example["canonical_solution"]
         return {**where, "source": example["prompt"], "targets": None if solution is None else [solution]}

@@ -20,7 +20,6 @@ _NAMED = {
     "pairs": [("source_field", "target_field")],
     "labels": [("text_field", "label_field"), ("text_field", "text_pair_field", "label_field")],
     "squad": [("context_field", "question_field", "answers_field")],
-    "turns": [("turns_field",), ("turns_field", "speaker_field", "text_field")],
     "code": [],
 }
 

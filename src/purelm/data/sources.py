@@ -152,8 +152,8 @@ def _file_rows(file: SourceFile, data: DataConfig, format_name: str) -> Iterator
         for number, row in jsonl_rows(file.path):
             yield f", line {number}", row
     elif format_name != "text":
-        raise UserError(f"{file.path}: a {file.kind} file; the format '{format_name}' is read from JSON lines (.jsonl or "
-                        ".ndjson; plain, .gz or .xz)")
+        raise UserError(f"{file.path}: a {file.kind} file; the format '{format_name}' is read from JSON lines (.jsonl "
+                        "or .ndjson; plain, .gz or .xz)")
     elif file.kind == "python":
         yield "", {data.text_field: _python_text(file.path)}
     else:
