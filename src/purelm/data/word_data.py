@@ -183,9 +183,13 @@ def prepare_words(config: Config, data: PreparedData, report: Callable[[str], No
     """The batches of config.word_vectors, from text in words.
 
     Raises:
-      UserError: fewer than two words occur often enough, or no two of them stand near each other.
+      UserError: the tokens are no words, fewer than two words occur often enough, or no two of them stand near each
+        other.
     """
     settings, train, tokenizer = config.word_vectors, data.splits["train"], data.tokenizer
+    if tokenizer.kind != "words":
+        raise UserError(f"config.data.tokenizer='{tokenizer.kind}': the task word_vectors wants "
+                        "--config.data.tokenizer=words")
     counts_V = np.bincount(train.tokens, minlength=tokenizer.vocabulary_size)
     left_out = [UNKNOWN_ID] + ([] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id])
     vocabulary = make_vocabulary(counts_V, left_out, settings)
