@@ -23,7 +23,8 @@ def test_english(prediction, answer, exact, f1):
 
 @pytest.mark.parametrize("prediction, answer, exact, f1", [
     ("1889年", "1889年。", 1, 1), ("《红楼梦》", "红楼梦", 1, 1), ("曹雪芹写", "曹雪芹", 0, 6 / 7),
-    ("雪曹芹", "曹雪芹", 0, 2 / 6), ("iPhone手机", "iphone 手机", 0, 1), ("甲乙丙丁", "甲乙戊丁", 0, 4 / 8), ("甲", "乙", 0, 0)])
+    ("雪曹芹", "曹雪芹", 0, 2 / 6), ("iPhone手机", "iphone 手机", 0, 1),
+    ("甲乙丙丁", "甲乙戊丁", 0, 4 / 8), ("甲", "乙", 0, 0)])
 def test_chinese(prediction, answer, exact, f1):
     # 甲乙丙丁 and 甲乙戊丁 have a subsequence of three in common, but a run of two: reddens with the former.
     assert metrics.chinese_exact_match(prediction, answer) == exact

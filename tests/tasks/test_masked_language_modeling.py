@@ -6,11 +6,11 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from streams import byte_stream
 
 from purelm.config import Config, DataConfig, ModelConfig, TaskConfig, TrainingConfig
 from purelm.tasks import masked_language_modeling as task
 from purelm.tasks.noised_windows import NoisedWindows
-from streams import byte_stream
 
 END, MASK = 256, 257
 
@@ -51,7 +51,8 @@ def test_every_row_has_its_count_of_distinct_hidden_places(data):
 def test_eight_of_ten_become_the_mask_one_another_token_one_stays(data):
     # Four standard errors of a proportion over 4,000 places. Reddens where the two thresholds are wrong.
     batches = training_batches(data, make_config(batch_size=100), 10)
-    now = np.concatenate([np.take_along_axis(b["tokens"], b["masked_positions"], 1)[b["weights"] == 1] for b in batches])
+    now = np.concatenate([np.take_along_axis(b["tokens"], b["masked_positions"], 1)[b["weights"] == 1]
+                          for b in batches])
     before = np.concatenate([b["targets"][b["weights"] == 1] for b in batches])
     assert abs((now == MASK).mean() - 0.8) < 0.026 and abs((now == before).mean() - 0.1 - 0.1 / 256) < 0.02
     other = now[(now != MASK) & (now != before)]
@@ -89,7 +90,8 @@ def test_training_goes_on_from_any_step_and_on_any_processes(data):
              for index in range(2)]
     for name in third:
         np.testing.assert_array_equal(third[name], again[name])
-        np.testing.assert_array_equal(third[name], np.stack([part[name] for part in parts], 1).reshape(third[name].shape))
+        mixed = np.stack([part[name] for part in parts], 1).reshape(third[name].shape)
+        np.testing.assert_array_equal(third[name], mixed)
     seeded = training_batches(data, dataclasses.replace(config, seed=1), 3)[2]
     assert (seeded["masked_positions"] != third["masked_positions"]).any()
 

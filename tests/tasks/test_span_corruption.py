@@ -6,13 +6,14 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from streams import byte_stream
 
 from purelm.config import Config, DataConfig, ModelConfig, TaskConfig, TrainingConfig
 from purelm.errors import UserError
+from purelm.tasks import language_modeling
 from purelm.tasks import span_corruption as task
 from purelm.tasks.noised_windows import NoisedWindows
 from purelm.tasks.prefix_windows import with_prefixes
-from streams import byte_stream
 
 END = 256
 
@@ -138,3 +139,17 @@ def test_prefixes_leave_the_rest_to_be_predicted():
             assert prefix[:size].all() and weights[:size - 1].sum() == 0 and weights[size - 1:].all()
             sizes.append(size)
     assert min(sizes) == 1 and max(sizes) == 31 and data.vocabulary_size == 257
+
+
+def test_a_language_model_with_prefixes_sees_them_both_ways():
+    # Reddens where the loss does not hand the prefix to the model, or counts targets inside it.
+    # Two layers: the second reads what the first made of the prefix.
+    config = dataclasses.replace(make_config("decoder", 32, num_layers=2), task=TaskConfig())
+    batch = next(with_prefixes(byte_stream()).training_batches(config, start_step=0))
+    params = language_modeling.initialize(config, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: 5 * leaf, params)
+    sums = language_modeling.loss_sums(config, params, batch, None)
+    causal = language_modeling.loss_sums(config, params, batch | {"prefix": 0 * batch["prefix"]}, None)
+    assert sums["weight"] == batch["weights"].sum() < 8 * 32 and sums["loss"] != causal["loss"]
+    assert {name: value.shape for name, value in batch.items()} == {
+        name: shape.shape for name, shape in language_modeling.batch_shapes(config, 8).items()}

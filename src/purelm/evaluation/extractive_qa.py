@@ -35,7 +35,8 @@ def example_of_text(config: Config, text: str) -> dict[str, Any]:
     question, _, context = text.partition("|||")
     if not question.strip() or not context.strip():
         raise UserError("--text: give the question and the paragraph to answer it from, \"question ||| paragraph\"")
-    return {"where": "--text", "id": "--text", "question": question.strip(), "context": context.strip(), "answers": None}
+    return {"where": "--text", "id": "--text", "question": question.strip(), "context": context.strip(),
+            "answers": None}
 
 
 def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size: int,

@@ -75,8 +75,8 @@ def encode_windows(config: Config, tokenizer: Any, examples: Sequence[Mapping[st
 
 def _check_tokenizer(tokenizer: Any) -> None:
     if tokenizer.kind == "words":
-        raise UserError("config.data.tokenizer=words: extractive_qa needs each token's place in the text, which words do "
-                        "not keep; take bpe, wordpiece, unigram, characters or bytes")
+        raise UserError("config.data.tokenizer=words: extractive_qa needs each token's place in the text, which words "
+                        "do not keep; take bpe, wordpiece, unigram, characters or bytes")
     if tokenizer.end_of_text_id is None:
         raise UserError("extractive_qa parts question and paragraph by the end-of-text token; set "
                         "--config.data.end_of_text=true")

@@ -14,6 +14,8 @@ from purelm.data import PreparedData, Tokenizer
 from purelm.data.preparation import Progress
 from purelm.models import make_model
 from purelm.tasks import losses
+from purelm.tasks.noised_windows import NoisedWindows
+from purelm.tasks.prefix_windows import with_prefixes
 
 BATCH_TYPES = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32, "segments": jnp.int32,
                "positions": jnp.int32}
@@ -22,15 +24,18 @@ UNIT = "tokens"
 
 
 def prepare(config: Config, *, tokenizer: Tokenizer | None = None, labels: None = None,
-            progress: Progress | None = None) -> PreparedData:
-    """Windows of tokens (see data.prepare); `labels` are for other tasks."""
-    return data.prepare(config, tokenizer=tokenizer, progress=progress)
+            progress: Progress | None = None) -> PreparedData | NoisedWindows:
+    """Windows of tokens (see data.prepare), with model.prefix_attention each with a prefix; `labels` are for other
+    tasks."""
+    prepared = data.prepare(config, tokenizer=tokenizer, progress=progress)
+    return with_prefixes(prepared) if config.model.prefix_attention else prepared
 
 
 def batch_shapes(config: Config, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The abstract batch of `rows` windows."""
     shape = (rows, config.model.context_length)
-    return {name: jax.ShapeDtypeStruct(shape, kind) for name, kind in BATCH_TYPES.items()}
+    kinds = BATCH_TYPES | ({"prefix": jnp.int32} if config.model.prefix_attention else {})
+    return {name: jax.ShapeDtypeStruct(shape, kind) for name, kind in kinds.items()}
 
 
 def initialize(config: Config, key: jax.Array) -> Any:
@@ -45,7 +50,7 @@ def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
     Args:
       config: a finalized config; `training.loss_chunk` set takes the vocabulary in chunks.
       params: of `Transformer(config.model)`.
-      batch: tokens, targets, weights, segments, positions, each [B, T].
+      batch: tokens, targets, weights, segments, positions, and with model.prefix_attention prefix, each [B, T].
       key: of dropout; None is deterministic.
 
     Returns:
@@ -57,6 +62,8 @@ def loss_sums(config: Config, params: Any, batch: Mapping[str, jax.Array],
     arguments = {"positions_BT": batch["positions"] if packed else None,
                  "segments_BT": batch["segments"] if packed else None,
                  "deterministic": key is None, "rngs": {} if key is None else {"dropout": key}}
+    if config.model.prefix_attention:
+        arguments["prefix_BT"] = batch["prefix"]
     variables = {"params": params}
     if training.loss_chunk is None:
         output = model.apply(variables, batch["tokens"], **arguments)

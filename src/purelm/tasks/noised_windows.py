@@ -102,7 +102,7 @@ class NoisedWindows:
 
     def num_bytes(self, split_name: str) -> None:
         """None: the loss is not that of the whole text."""
-        return None
+        return
 
     def _plain(self, config: Config) -> Config:
         return with_context(config, self.window_length(config))
