@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.models.recurrent.decoder import DecoderCarry
+from purelm.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from purelm.models.recurrent.network import Carry, Recurrent, init_carry
+from purelm.models.transformer import Encoded
 
 Params = Any
+
+
+class RecurrentState(NamedTuple):
+    """A decoder's memory, and the source that it reads; every leaf has rows first."""
+
+    carry: DecoderCarry
+    encoded: Encoded
+
+
+def start(
+    config: ModelConfig, params: Params, source_BS: jax.Array, source_segments_BS: jax.Array | None, length: int
+) -> RecurrentState:
+    """The state before the first target token. `length` is for Transformers, whose state has a size."""
+    del length
+    encoded = RecurrentEncoderDecoder(config).apply(
+        {"params": params}, source_BS, source_segments_BS=source_segments_BS, method="encode")
+    return RecurrentState(encoded.cross.carry, encoded._replace(cross=encoded.cross._replace(carry=None)))
 
 
 def init_state(config: ModelConfig, batch_size: int) -> Carry:
@@ -19,7 +39,11 @@ def init_state(config: ModelConfig, batch_size: int) -> Carry:
 
 
 def step(config: ModelConfig, params: Params, tokens_B1: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-    """(float32 logits_BV of the token after tokens_B1, the state after them)."""
+    """(float32 logits_BV of the token after tokens_B1, the state after them), of `start`'s state or `init_state`'s."""
+    if isinstance(state, RecurrentState):
+        output = RecurrentEncoderDecoder(config).apply(
+            {"params": params}, tokens_B1, encoded=state.encoded, carry=state.carry)
+        return output.logits_BTV[:, -1], state._replace(carry=output.cache)
     output = Recurrent(config).apply({"params": params}, tokens_B1, carry=state)
     return output.logits_BTV[:, -1], output.cache
 

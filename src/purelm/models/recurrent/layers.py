@@ -49,12 +49,12 @@ class Dense(nn.Module):
     features: int
     bias: bool = True
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel, bias = self.matrix(x.shape[-1])
         y = x.astype(kernel.dtype).reshape(-1, x.shape[-1]) @ kernel
         return (y if bias is None else y + bias).reshape(*x.shape[:-1], self.features)
 
+    @nn.compact
     def matrix(self, size: int) -> tuple[jax.Array, jax.Array | None]:
         """(the kernel [size, features], the bias [features] or None) in the compute type."""
         config, dtype = self.config, compute_dtype(self.config)
