@@ -11,14 +11,8 @@ from typing import Any
 from purelm.config import DataConfig
 from purelm.data.cleaning import OFFSET_KEEPING, STEPS, check_steps
 from purelm.data.example_recipe import Example
-from purelm.data.formats import repair_answer
+from purelm.data.formats import TEXTS, repair_answer
 from purelm.errors import UserError
-
-# The texts of an example that cleaning changes: strings, lists of strings, or lists of objects with a text.
-# Tokens of tags stay as they are, and so do tests of programs. An example without text in one of them is dropped.
-TEXTS: dict[str, tuple[str, ...]] = {
-    "labels": ("text", "pair"), "pairs": ("source", "targets"), "tags": (), "squad": ("context", "question"),
-    "turns": ("turns",), "code": ("prompt", "canonical_solution"), "text": ("text",)}
 
 
 class ExampleCleaner:

@@ -14,14 +14,10 @@ from purelm.config import Config, DataConfig
 from purelm.data.example_cleaning import ExampleCleaner
 from purelm.data.example_recipe import Example, Recipe
 from purelm.data.example_store import ExampleWriter
-from purelm.data.formats import AS_PAIR, FIELDS, FORMATS, as_pair
+from purelm.data.formats import AS_PAIR, FIELDS, FORMATS, SPLIT_BY, as_pair
 from purelm.data.sources import Source
 from purelm.data.splits import SPLITS, contiguous_split, hash_point
 from purelm.errors import UserError
-
-# What tells examples apart when they are divided: a paragraph's questions stay together, so do a text's labels.
-_SPLIT_BY = {"labels": ("text", "pair"), "pairs": ("source",), "tags": ("tokens",), "squad": ("context",),
-             "turns": ("turns",), "code": ("prompt",), "text": ("text",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,4 +150,4 @@ def _converted(part: Part, example: Example) -> Example:
 
 
 def _divided_by(example: Example, format_name: str) -> str:
-    return json.dumps([example[key] for key in _SPLIT_BY[format_name]], ensure_ascii=False)
+    return json.dumps([example[key] for key in SPLIT_BY[format_name]], ensure_ascii=False)

@@ -1,7 +1,7 @@
 """What a row of data means: one function a format, from the row's fields to an example.
 
 An example is plain JSON and always has "where" ("train.jsonl, line 7"). To add a format, write a function like these,
-register it in FORMATS, name the config's fields that it reads in FIELDS and its texts in example_cleaning.TEXTS.
+with its `example_format` line, and add its name to DataConfig.format.
 """
 
 from __future__ import annotations
@@ -15,8 +15,29 @@ from purelm.data.files import check_unicode
 from purelm.errors import UserError, did_you_mean
 
 Row = dict[str, Any]
+Format = Callable[..., Example]  # (row, data, where, *, answered) -> example
+
+FORMATS: dict[str, Format] = {}
+# Fields of the data config that decide what a format makes of a row: those that end in _field name fields of the row.
+FIELDS: dict[str, tuple[str, ...]] = {}
+# The texts of an example that cleaning changes: strings, lists of strings, or lists of objects with a text.
+TEXTS: dict[str, tuple[str, ...]] = {}
+# What tells examples apart when they are divided by hash: the questions of a paragraph stay together.
+SPLIT_BY: dict[str, tuple[str, ...]] = {}
 
 
+def example_format(*, fields: tuple[str, ...], texts: tuple[str, ...],
+                   split_by: tuple[str, ...]) -> Callable[[Format], Format]:
+    """Registers a function as the format of its name; see FIELDS, TEXTS and SPLIT_BY."""
+    def register(function: Format) -> Format:
+        name = function.__name__
+        FORMATS[name], FIELDS[name], TEXTS[name], SPLIT_BY[name] = function, fields, texts, split_by
+        return function
+    return register
+
+
+@example_format(fields=("text_field", "text_pair_field", "label_field"),
+                texts=("text", "pair"), split_by=("text", "pair"))
 def labels(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """{"text", "pair" (None without data.text_pair_field), "label"}; numbers and booleans become strings."""
     pair = None if data.text_pair_field is None else _text(row, data.text_pair_field, "text_pair_field", where)
@@ -26,6 +47,7 @@ def labels(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example
     return {"where": where, "text": _text(row, data.text_field, "text_field", where), "pair": pair, "label": label}
 
 
+@example_format(fields=("source_field", "target_field", "prompt"), texts=("source", "targets"), split_by=("source",))
 def pairs(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """{"source" (after data.prompt), "targets": [str, ...]}."""
     source, targets = data.prompt + _text(row, data.source_field, "source_field", where), None
@@ -40,6 +62,7 @@ def pairs(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     return {"where": where, "source": source, "targets": targets}
 
 
+@example_format(fields=("tokens_field", "tags_field"), texts=(), split_by=("tokens",))
 def tags(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """{"tokens": [str], "tags": [str]}, as many of one as of the other."""
     tokens = _strings(_field(row, data.tokens_field, "tokens_field", where), data.tokens_field, "tokens_field", where)
@@ -54,6 +77,8 @@ def tags(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     return {"where": where, "tokens": tokens, "tags": names}
 
 
+@example_format(fields=("id_field", "context_field", "question_field", "answers_field"),
+                texts=("context", "question"), split_by=("context",))
 def squad(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """{"id", "context", "question", "answers": [{"text", "start"}]}; a row that is not answered may lack its id."""
     given, answers = row.get(data.id_field), None
@@ -66,6 +91,8 @@ def squad(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
             "question": _text(row, data.question_field, "question_field", where), "answers": answers}
 
 
+@example_format(fields=("turns_field", "speaker_field", "text_field", "assistant"),
+                texts=("turns",), split_by=("turns",))
 def turns(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """{"turns": [{"speaker": "user" or "assistant", "text"}]}; of bare strings every second one is the assistant's."""
     del answered  # What is to be answered is the end of the dialogue, which needs no field.
@@ -89,6 +116,7 @@ def turns(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     return {"where": where, "turns": found}
 
 
+@example_format(fields=(), texts=("prompt", "canonical_solution"), split_by=("prompt",))
 def code(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """HumanEval's fields (Chen et al. 2021): task_id, prompt, canonical_solution, test, entry_point."""
     del data
@@ -99,25 +127,11 @@ def code(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     return example
 
 
+@example_format(fields=("text_field",), texts=("text",), split_by=("text",))
 def text(row: Row, data: DataConfig, where: str, *, answered: bool) -> Example:
     """{"text"}."""
     del answered
     return {"where": where, "text": _text(row, data.text_field, "text_field", where)}
-
-
-FORMATS: dict[str, Callable[..., Example]] = {
-    "labels": labels, "pairs": pairs, "tags": tags, "squad": squad, "turns": turns, "code": code, "text": text}
-
-# Fields of the data config that decide what a format makes of a row: those that end in _field name fields of the row.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "labels": ("text_field", "text_pair_field", "label_field"),
-    "pairs": ("source_field", "target_field", "prompt"),
-    "tags": ("tokens_field", "tags_field"),
-    "squad": ("id_field", "context_field", "question_field", "answers_field"),
-    "turns": ("turns_field", "speaker_field", "text_field", "assistant"),
-    "code": (),
-    "text": ("text_field",),
-}
 
 
 AS_PAIR = ("pairs", "labels", "squad", "code")
