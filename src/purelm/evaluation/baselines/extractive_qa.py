@@ -18,10 +18,10 @@ _BREAK = re.compile(r"[^\w\s'’\-$€£%&/]")
 _LONGEST = 10
 _FUNCTION_WORDS = frozenset(re.findall(
     r"\w+",
-    "a an the of in on at by to for from with as and or but nor is are was were be been being has have had do does did "
-    "that which who whom whose this these those it its he she they them his her their there what when where why how not "
-    "can could may might will would shall should must than then also into about after before during between under over "
-    "such if while because so "
+    "a an the of in on at by to for from with as and or but nor is are was were be been being has have had do does "
+    "did that which who whom whose this these those it its he she they them his her their there what when where why "
+    "how not can could may might will would shall should must than then also into about after before during between "
+    "under over such if while because so "
     "的 了 是 在 和 与 及 或 为 于 由 被 把 将 对 从 到 也 而 其 之 以 个 着 等 这 那 有"))
 
 
