@@ -13,8 +13,8 @@ from purelm.models import Transformer
 
 POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi", "t5")
 # Compiling is most of these tests' time; what is compiled runs for milliseconds.
-jit = partial(jax.jit, static_argnums=0, compiler_options={
-    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 BASE = ModelConfig(vocabulary_size=29, context_length=16, num_layers=2, width=16, num_heads=4)
 
 
@@ -27,13 +27,13 @@ def init(config: ModelConfig, key: jax.Array):
     return Transformer(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
-def random_params(config: ModelConfig, seed: int = 0):
+def random_params(config: ModelConfig, seed: int = 0, scale: float = 0.3):
     """Initial values plus noise, so that biases, scales, sinks and zero matrices matter."""
     params = init(config, jax.random.key(seed))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     return jax.tree.unflatten(
-        structure, [leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)])
+        structure, [leaf + scale * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)])
 
 
 def tokens(batch: int = 2, length: int = 12, seed: int = 3) -> jax.Array:
@@ -61,3 +61,28 @@ def loss(config: ModelConfig, params, tokens_BT, key=None):
 
 
 loss_and_gradient = jit(jax.value_and_grad(loss, argnums=1))
+
+
+def encoder_decoder(**changes) -> ModelConfig:
+    return small(architecture="encoder_decoder", **changes)
+
+
+def translated(config: ModelConfig, params, source_BS, source_segments_BS, tokens_BT, **inputs):
+    """Output of an encoder-decoder."""
+    model, variables = Transformer(config), {"params": params}
+    deterministic, rngs = inputs.get("deterministic", True), inputs.pop("rngs", {})
+    encoded = model.apply(variables, source_BS, source_segments_BS=source_segments_BS, deterministic=deterministic,
+                          rngs=rngs, method="encode")
+    return model.apply(variables, tokens_BT, encoded=encoded, rngs=rngs, **inputs)
+
+
+@jit
+def translation_logits(config: ModelConfig, params, source_BS, source_segments_BS, tokens_BT):
+    return translated(config, params, source_BS, source_segments_BS, tokens_BT).logits_BTV
+
+
+SOURCE_SEGMENTS = jnp.array([[1] * 7, [1] * 5 + [0] * 2])
+
+
+def source(seed: int = 4) -> jax.Array:
+    return tokens(2, 7, seed)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 from small_models import logits, loss_and_gradient, random_params, small, tokens
+from torch_weights import assert_close, by_layer, flat, set_weights, tensor
 
 from purelm.models.attention import Attention
 from purelm.models.attention_forms import naive_attention
@@ -18,15 +19,6 @@ from purelm.models.positions import alibi_slopes, relative_bucket, sinusoidal
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
-
-
-def tensor(array, gradient=False):
-    return torch.from_numpy(np.array(array)).requires_grad_(gradient)
-
-
-def assert_close(actual, expected, tolerance=1e-5):
-    expected = expected.detach().numpy() if isinstance(expected, torch.Tensor) else expected
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def assert_same_function(function, oracle, *inputs):
@@ -130,26 +122,11 @@ def test_relative_buckets_equal_t5(num_buckets, max_distance):
     expected = t5.T5Attention._relative_position_bucket(
         torch.from_numpy(-distance), bidirectional=False, num_buckets=num_buckets, max_distance=max_distance)
     np.testing.assert_array_equal(relative_bucket(jnp.asarray(distance), num_buckets, max_distance), expected.numpy())
-
-
-def set_weights(model, weights):
-    """Copies arrays into `model` by name; every one of its parameters must be named."""
-    own = dict(model.named_parameters())
-    assert set(own) == set(weights)
-    with torch.no_grad():
-        for name, weight in weights.items():
-            own[name].copy_(tensor(weight))
-
-
-def flat(prefix, module, *, transpose):
-    """A linear layer's or norm's parameters under Hugging Face's names."""
-    names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-    return {f"{prefix}.{names[name]}": leaf.T if transpose and leaf.ndim == 2 else leaf
-            for name, leaf in module.items()}
-
-
-def by_layer(params):
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(2)]
+    distance = np.arange(-1100, 1100)
+    expected = t5.T5Attention._relative_position_bucket(
+        torch.from_numpy(-distance), bidirectional=True, num_buckets=num_buckets, max_distance=max_distance)
+    both_ways = relative_bucket(jnp.asarray(distance), num_buckets, max_distance, both_ways=True)
+    np.testing.assert_array_equal(both_ways, expected.numpy())
 
 
 def gpt2_weights(params):

@@ -93,8 +93,8 @@ def vaswani(size: str = "base", **changes: object) -> ModelConfig:
     or tiny, that of Multi30k (Wu et al. 2021, arXiv 2105.14462, Transformer-Tiny).
 
     Post-norm, sinusoidal positions, ReLU, one table for source, target and output, and the papers' dropout: 0.1 in
-    base, 0.3 in big and tiny, on embeddings and sublayers. Embeddings start as in the authors' tensor2tensor, normal with
-    variance 1 / width, and are read times sqrt(width). Vocabulary: the tokenizer's (the paper's is about 37,000).
+    base, 0.3 in big and tiny, on embeddings and sublayers. Embeddings start as in the authors' tensor2tensor, normal
+    with variance 1 / width, and are read times sqrt(width). Vocabulary: the tokenizer's (the paper's is about 37,000).
     Raises UserError for another size.
     """
     shape = _pick(VASWANI_SIZES, size, "vaswani")

@@ -114,7 +114,8 @@ def attention_context(
 
 
 def cross_context(
-    implementation: str, source_BSD: jax.Array | None, segments_BT: jax.Array | None, source_segments_BS: jax.Array | None
+    implementation: str, source_BSD: jax.Array | None, segments_BT: jax.Array | None,
+    source_segments_BS: jax.Array | None,
 ) -> AttentionContext:
     """The context of cross-attention: no positions, and a mask of the source's padding."""
     return AttentionContext(

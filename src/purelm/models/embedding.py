@@ -35,7 +35,8 @@ class Embedding(nn.Module):
 
 
 class TokenTypes(nn.Module):
-    """types_BT (none is all 0) -> a row of a table [token_types, D] each (BERT: Devlin et al. 2019, arXiv 1810.04805)."""
+    """types_BT (none is all 0) -> [B, T, D], a row of a table [token_types, D] each (BERT: Devlin et al. 2019, arXiv
+    1810.04805)."""
 
     config: ModelConfig
 

@@ -1,4 +1,4 @@
-"""The Transformer: embedding, a stack of blocks, and the output layer; a decoder, an encoder, or one beside the other."""
+"""The Transformer: embedding, a stack of blocks, and the output layer; a decoder, an encoder, or both."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Transformer(nn.Module):
         self, source_BS: jax.Array, *, source_positions_BS: jax.Array | None = None,
         source_segments_BS: jax.Array | None = None, deterministic: bool = True,
     ) -> Encoded:
-        """What an encoder-decoder's encoder makes of the source, for calls' `encoded`; inputs as those of `features`."""
+        """What an encoder-decoder's encoder makes of the source, for calls' `encoded`; inputs as in `features`."""
         output = self.encoder.features(
             source_BS, positions_BT=source_positions_BS, segments_BT=source_segments_BS, deterministic=deterministic,
             embedding=self.embedding if self.config.shared_embeddings else None)
