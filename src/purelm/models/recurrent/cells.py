@@ -116,8 +116,8 @@ gru.defvjp(_gru_forward, _gru_backward)
 def _by_gate(initializer, key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype, *, num_gates: int) -> jax.Array:
     """A matrix for each gate, beside each other; in float32 first, since QR has no bfloat16."""
     part = (shape[0], shape[1] // num_gates)
-    gates = [initializer(gate_key, part, jnp.float32) for gate_key in jax.random.split(key, num_gates)]
-    return jnp.concatenate(gates, axis=1).astype(dtype)
+    gates = jax.vmap(lambda gate_key: initializer(gate_key, part, jnp.float32))(jax.random.split(key, num_gates))
+    return jnp.moveaxis(gates, 0, 1).reshape(shape).astype(dtype)
 
 
 def input_initializer(cell: str) -> initializers.Initializer:
