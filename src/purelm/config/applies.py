@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from purelm.config.schema import Config, ModelConfig
-from purelm.errors import UserError
+from purelm.errors import UserError, did_you_mean
 
 TRANSFORMERS = frozenset({"decoder", "encoder", "encoder_decoder"})
 RECURRENT = frozenset({"recurrent", "recurrent_encoder_decoder"})
@@ -73,7 +73,7 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "data.turns_field": frozenset({"dialogue"}),
     "data.speaker_field": frozenset({"dialogue"}),
     "data.assistant": frozenset({"dialogue"}),
-    "data.augmentation": _EXAMPLES,
+    "data.augmentation": frozenset({"classification", "sequence_to_sequence"}),
     "data.truncation": _EXAMPLES,
     "data.bucketing": _EXAMPLES,
     "data.document": _WINDOWS,
@@ -90,19 +90,38 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
 
 
 def check_applies(config: Config) -> None:
-    """Raises UserError for an architecture that the task cannot use, and for a field set where nothing reads it."""
+    """Raises UserError for an architecture that the task cannot use, and for a field set where nothing reads it.
+
+    A task of the user's own (its name has a dot) knows by itself what it can use.
+    """
     name, architecture = config.task.name, config.model.architecture
-    right = ARCHITECTURES_OF_TASK[name]
-    if architecture not in right:
-        raise UserError(f"config.model.architecture={architecture} cannot do config.task.name={name}; it is for "
-                        f"{_or(right)}")
-    _check_task_fields(config)
     check_model_fields(config.model)
+    if "." not in name:
+        if name not in ARCHITECTURES_OF_TASK:
+            raise UserError(f"config.task.name={name}: no such task{did_you_mean(name, ARCHITECTURES_OF_TASK)}")
+        right = ARCHITECTURES_OF_TASK[name]
+        if architecture not in right:
+            raise UserError(f"config.model.architecture={architecture} cannot do config.task.name={name}; it is for "
+                            f"{_or(right)}")
+        _check_task_fields(config)
+    _check_mixture(config)
     if config.adapter.rank is None and (found := _set_fields(config.adapter)):
         raise UserError(f"config.adapter.{found[0]} has no effect without config.adapter.rank; set that too")
     if architecture == "recurrent" and config.model.bidirectional and name in ("language_modeling", "code_generation"):
         raise UserError("config.model.bidirectional=True would let a language model read the token it is to predict; "
                         "set it to False")
+
+
+def _check_mixture(config: Config) -> None:
+    data = config.data
+    if not data.mixture:
+        if data.mixture_temperature is not None:
+            raise UserError("config.data.mixture_temperature has no effect without config.data.mixture; leave it out")
+        return
+    for name in ("tfds_name", "format", "prompt"):
+        if getattr(data, name) != getattr(type(data)(), name):
+            raise UserError(f"config.data.{name}={getattr(data, name)!r} has no effect with config.data.mixture, whose "
+                            "parts each say it: leave it out")
 
 
 def _check_task_fields(config: Config) -> None:

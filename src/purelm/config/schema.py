@@ -165,9 +165,10 @@ class DataConfig:
 class TaskConfig:
     """What is learned from the data, and by which of the field's metrics it is judged."""
 
-    name: Literal["language_modeling", "masked_language_modeling", "span_corruption", "classification", "tagging",
-                  "sequence_to_sequence", "extractive_qa", "dialogue", "code_generation", "word_vectors"] = knob(
-        "language_modeling", "the module of tasks/ that says what an example, its loss and its prediction are")
+    name: str = knob(
+        "language_modeling", "the module of tasks/ that says what an example and its loss are: language_modeling, "
+        "masked_language_modeling, span_corruption, classification, tagging, sequence_to_sequence, extractive_qa, "
+        "dialogue, code_generation, word_vectors; or with a dot a module of yours, such as my_tasks.rating")
     loss: Literal["cross_entropy", "squared_error"] = knob(
         "cross_entropy", "classification: or the squared distance of the probabilities from the right ones")
     metrics: tuple[Literal["bleu", "chrf", "rouge", "squad"], ...] = knob(

@@ -14,7 +14,7 @@ from purelm.data.cache import Cache, cache_root, hash_key
 from purelm.data.cleaning import Cleaner
 from purelm.data.packing import Batch, TokenSplit
 from purelm.data.pipeline import batch_starts, evaluation_batches, training_batches
-from purelm.data.sources import Source, make_source
+from purelm.data.sources import Source, make_source, source_summary
 from purelm.data.splits import SPLITS, Piece
 from purelm.data.store import DocumentStore, assign_pieces
 from purelm.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, train_tokenizer
@@ -23,7 +23,6 @@ from purelm.errors import UserError
 # Part of every key: raise it when the same config would give other tokens.
 _VERSION = 1
 _BATCH_CHARACTERS = 1 << 22
-_LISTED_FILES = 1000
 
 Progress = Callable[[str], None]
 
@@ -250,13 +249,6 @@ def _open(config: Config, cache: Cache, key: str, meta: dict[str, Any], tokenize
     if splits["train"].num_tokens < context_length + 1:
         raise UserError(f"{source.label}: the train split has {splits['train'].num_tokens:,} tokens, fewer than one "
                         f"window of {context_length:,} + 1; give more text or a smaller model.context_length")
-    fingerprint = {"source": _summary(identity), "cleaning": meta["cleaning"],
+    fingerprint = {"source": source_summary(identity), "cleaning": meta["cleaning"],
                    "splits": meta["splits"], "tokenizer": tokenizer.fingerprint, "key": key}
     return PreparedData(tokenizer, splits, fingerprint, context_length)
-
-
-def _summary(identity: dict[str, Any]) -> dict[str, Any]:
-    files = identity["files"]
-    summary = {**identity, "num_files": len(files), "bytes": sum(file["bytes"] for file in files),
-               "sha256": hash_key(files)}
-    return summary if len(files) <= _LISTED_FILES else {**summary, "files": f"{len(files)} files, not listed"}

@@ -15,8 +15,11 @@ import importlib
 from types import ModuleType
 
 from purelm.config import Config
+from purelm.tasks import task_of
 
 
 def evaluator_of(config: Config) -> ModuleType:
-    """The module of evaluation/ that config.task.name names."""
+    """The module of evaluation/ that config.task.name names; of a task of the user's own, the task's."""
+    if "." in config.task.name:
+        return task_of(config)
     return importlib.import_module(f"purelm.evaluation.{config.task.name}")

@@ -41,6 +41,9 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
     start_jax()
     run = with_decoding(load_run(workdir, checkpoint), decoding)
     evaluator = evaluator_of(run.config)
+    if not hasattr(evaluator, "predict"):
+        raise UserError(f"config.task.name={run.config.task.name}: {evaluator.__name__} has no predict(run, examples, "
+                        "...); write one to answer new texts")
     from purelm.data.new_rows import clean_examples, read_new_rows
 
     data, format_name = run.config.data, evaluator.input_format(run.config)

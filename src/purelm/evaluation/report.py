@@ -67,7 +67,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
             raise UserError(f"--compressors: the examples of task {run.config.task.name} are no text to compress")
         metrics.update(compressed_bits_per_byte(text_of(data.splits[split], run.tokenizer).encode()))
     files: list[pathlib.Path] = []
-    if hasattr(data.splits[split], "examples"):
+    if hasattr(data.splits[split], "examples") and hasattr(evaluator_of(run.config), "predict"):
         examples = list(data.splits[split].examples)[:num_examples]
         scores, files = _answers(run, split, examples, batch_size, report)
         metrics.update(scores)
