@@ -5,12 +5,15 @@ from absl import flags
 from purelm import cli
 
 USAGE = """
-Write text with a run's model.
+Write text with a run's language model, on from a prompt. (predict.py translates, summarizes, answers and tags.)
 
   python experiments/generate.py --workdir=runs/a --prompt="ROMEO:"
   python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --temperature=0        greedy
   python experiments/generate.py --workdir=runs/a --prompt_ids=0,1,2 --print_ids
 """
+
+# Tasks whose model may be a decoder, but which give an answer, not a continuation.
+ANSWERING = ("classification", "tagging", "sequence_to_sequence", "dialogue")
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run that train.py wrote")
 PROMPT = flags.DEFINE_string("prompt", None, "how the text begins; may be empty where documents have a start token")
@@ -40,6 +43,9 @@ def main() -> None:
 
     sampler = Sampler(temperature=TEMPERATURE.value, top_k=TOP_K.value, top_p=TOP_P.value)
     run = load_run(WORKDIR.value, CHECKPOINT.value)
+    if run.config.model.architecture not in ("decoder", "recurrent") or run.config.task.name in ANSWERING:
+        raise UserError(f"--workdir={WORKDIR.value}: a run of task {run.config.task.name} does not go on from a text; "
+                        "experiments/predict.py answers one")
     tokenizer = run.tokenizer
     if PROMPT_IDS.value is not None:
         prompt_T = parse_prompt_ids(PROMPT_IDS.value, tokenizer.vocabulary_size)
