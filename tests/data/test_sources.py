@@ -192,7 +192,6 @@ def test_bad_paths_say_what_is_there(tmp_path):
              ({"path": str(tmp_path / "held")}, "none for training"),
              ({"source": "text"}, "needs config.data.path"),
              ({"source": "tfds"}, "needs config.data.tfds_name"),
-             ({"path": "a", "tfds_name": "b"}, "both set"),
              ({"source": "python_stdlib", "path": "a"}, "drop one")]
     for fields, message in cases:
         with pytest.raises(UserError, match=message):
@@ -204,3 +203,10 @@ def test_an_empty_split_file_is_named(tmp_path):
     write(tmp_path / "test.txt", "")
     with pytest.raises(UserError, match="test.txt: an empty file"):
         documents(path=str(tmp_path))
+
+
+def test_a_path_goes_before_a_tfds_name(tmp_path):
+    """So a config names its TFDS set, and one field turns it to plain files. Reddens when the name wins."""
+    (tmp_path / "a.txt").write_text("text")
+    assert make_source(DataConfig(path=str(tmp_path / "a.txt"), tfds_name="lm1b")).label == str(tmp_path / "a.txt")
+    assert make_source(DataConfig(tfds_name="lm1b")).label == "tfds lm1b"

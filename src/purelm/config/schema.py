@@ -109,7 +109,7 @@ class DataConfig:
     """Where examples come from and how they become tokens."""
 
     source: Literal["auto", "python_stdlib", "text", "jsonl", "tfds"] = knob(
-        "auto", "auto: by path's ending; with no path, tfds_name's set or else the interpreter's own library")
+        "auto", "auto: path's files where it is given, else tfds_name's set, else the interpreter's own library")
     path: str | None = knob(None, "file, glob, or folder with train/validation/test files; plain, .gz or .xz")
     format: Literal["auto", "text", "labels", "pairs", "tags", "squad", "turns", "code"] = knob(
         "auto", "what a row holds (data/formats.py); auto is the task's own")
@@ -138,7 +138,7 @@ class DataConfig:
     truncation: Literal["head", "tail", "both"] = knob(
         "head", "what is kept of a text longer than the context: its start, its end, or half of each")
     bucketing: bool = knob(True, "batches of examples of like length, padded to few lengths; else to the context")
-    tfds_name: str | None = knob(None, "TFDS name, such as lm1b or my_set/config:1.0.0")
+    tfds_name: str | None = knob(None, "TFDS name, such as lm1b or my_set/config:1.0.0; path, where given, goes before it")
     tfds_dir: str | None = knob(None, "where TFDS keeps its data; none is its own default")
     document: Literal["file", "line", "blank_line"] = knob("file", "what ends a document of a text file")
     cleaning: tuple[str, ...] = knob(("unicode_nfc", "control_characters", "exact_duplicates"),

@@ -31,6 +31,7 @@ def parts_of(config: Config, recipe: Recipe, *, need_train: bool) -> list[Part]:
     """
     data = config.data
     if not data.mixture:
+        _check_place(data, config.task.name)
         return [Part(None, make_source(data, need_train=need_train), data, format_of(config, recipe), recipe.format)]
     if recipe.format != "pairs":
         raise UserError(f"config.data.mixture: the task {config.task.name} reads no text to text; a mixture is of "
@@ -85,3 +86,10 @@ def draw_order(generator: np.random.Generator, component_of: np.ndarray, rates: 
         rounds = -(-count // max(len(own), 1))
         drawn.append(np.concatenate([generator.permutation(own) for _ in range(rounds)] or [own[:0]])[:count])
     return generator.permutation(np.concatenate(drawn))
+
+
+def _check_place(data: DataConfig, task: str) -> None:
+    """Examples are no part of Python's own library, which is where data comes from when nothing is said."""
+    if data.source == "python_stdlib" or (data.source == "auto" and not data.path and not data.tfds_name):
+        raise UserError(f"config.data.path is missing: the task {task} is learned from a folder with train, validation "
+                        "and test files, such as --config.data.path=FOLDER (or give config.data.tfds_name)")

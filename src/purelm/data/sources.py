@@ -170,10 +170,7 @@ def make_source(config: DataConfig, *, need_train: bool = True) -> Source:
     """
     kind = config.source
     if kind == "auto":
-        if config.path and config.tfds_name:
-            raise UserError("config.data.path and config.data.tfds_name are both set; give one, or "
-                            "say which by config.data.source")
-        kind = "tfds" if config.tfds_name else "auto" if config.path else "python_stdlib"
+        kind = "auto" if config.path else "tfds" if config.tfds_name else "python_stdlib"
     if kind == "tfds":
         if not config.tfds_name:
             raise UserError("config.data.source=tfds needs config.data.tfds_name, such as lm1b")
