@@ -102,16 +102,16 @@ def _glove(config: Config, params: Any, batch: Mapping[str, jax.Array]) -> tuple
     settings, counts_BT = config.word_vectors, batch["counts"]
     real_BT = (counts_BT > 0).astype(jnp.float32)
     scores_BT = (jnp.sum(_rows(params["input"], batch["rows"]) * _rows(params["output"], batch["columns"]), axis=-1)
-                 + jnp.asarray(params["input"]["bias"])[batch["rows"]].astype(jnp.float32)
-                 + jnp.asarray(params["output"]["bias"])[batch["columns"]].astype(jnp.float32))
+                 + jnp.take(params["input"]["bias"], batch["rows"], mode="clip").astype(jnp.float32)
+                 + jnp.take(params["output"]["bias"], batch["columns"], mode="clip").astype(jnp.float32))
     weights_BT = real_BT * jnp.minimum(counts_BT / settings.glove_maximum, 1.0) ** settings.glove_power
     errors_BT = scores_BT - jnp.log(jnp.where(counts_BT > 0, counts_BT, 1.0))
     return jnp.sum(weights_BT * errors_BT ** 2), jnp.sum(real_BT)
 
 
 def _rows(table: Mapping[str, jax.Array], index: jax.Array) -> jax.Array:
-    """float32 rows of the table's embedding; `index` is always inside."""
-    return jnp.asarray(table["embedding"]).at[index].get(mode="promise_in_bounds").astype(jnp.float32)
+    """float32 rows of the table's embedding."""
+    return jnp.take(table["embedding"], index, axis=0, mode="clip").astype(jnp.float32)
 
 
 def _is_neighbor(batch: Mapping[str, jax.Array], window: int) -> jax.Array:
