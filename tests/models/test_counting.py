@@ -4,7 +4,8 @@ import jax
 import pytest
 from small_models import init, small
 
-from purelm.config.presets import gpt2, llama, nanogpt_cpu, nanogpt_gpu, purelm_fast
+from purelm.config import ModelConfig
+from purelm.config.presets import bart, bert, gpt2, llama, nanogpt_cpu, nanogpt_gpu, purelm_fast, t5, vaswani
 from purelm.errors import UserError
 from purelm.models import (
     cache_bytes,
@@ -32,6 +33,24 @@ def test_nanogpt_counts_all_but_positions(config, count):
     assert count_parameters(shapes, embeddings=False) == count - 65 * config.width
 
 
+BART_BASE = 139_420_416  # Hugging Face's, which has two rows of positions more in each stack, and no bias among them
+
+
+@pytest.mark.parametrize(("config", "count"), [
+    (bert("base"), 109_514_298), (bert("tiny"), 4_416_698), (t5("tiny"), 15_570_688), (t5("small"), 60_506_624),
+    (t5("base"), 222_903_552), (t5("small", version="1.1"), 76_961_152), (t5("base", version="1.1"), 247_577_856),
+    (bart("base"), BART_BASE - 2 * 2 * 768 + 50_265)])
+def test_encoders_have_the_published_numbers_of_parameters(config, count):
+    assert count_parameters(parameter_shapes(config)) == count
+
+
+@pytest.mark.parametrize(("size", "vocabulary", "millions"), [
+    ("base", 37_000, 65), ("big", 37_000, 213), ("tiny", 10_000, 2.6)])
+def test_vaswani_has_about_the_parameters_of_the_papers_tables(size, vocabulary, millions):
+    count = count_parameters(parameter_shapes(vaswani(size, vocabulary_size=vocabulary)))
+    assert count == pytest.approx(1e6 * millions, rel=0.03)
+
+
 def test_purelm_fast_is_within_its_budget_and_trains_from_uniform_predictions():
     params = init(purelm_fast(65), jax.random.key(0))
     assert count_parameters(params) <= 850_000
@@ -42,6 +61,11 @@ def test_changes_and_wrong_sizes():
     assert gpt2("xl", embedding_dropout=0.1).embedding_dropout == 0.1
     with pytest.raises(UserError, match="did you mean '124m'"):
         gpt2("125m")
+    with pytest.raises(UserError, match="did you mean 'base'"):
+        bert("bas")
+    with pytest.raises(UserError, match="t5.version='2'. is no version"):
+        t5(version="2")
+    assert vaswani("tiny", num_layers=1).num_layers == 1
 
 
 def test_flops_follow_the_rule():
@@ -61,6 +85,36 @@ def test_flops_count_the_matrices_that_exist(changes):
     count = count_parameters(params) - (0 if config.tied_embeddings else config.width * config.vocabulary_size)
     assert flops_per_token(config, 1) - flops_per_token(config, 0) == 12 * 2 * 4 * (config.head_size or 4)
     assert flops_per_token(config, 0) == 6 * count
+
+
+@pytest.mark.parametrize("changes", [
+    {"architecture": "encoder", "head_transform": True}, {"architecture": "encoder_decoder"},
+    {"architecture": "encoder_decoder", "encoder_layers": 3, "num_kv_heads": 2, "shared_embeddings": False}], ids=str)
+def test_flops_of_encoders_count_both_stacks(changes):
+    config = small(bias=False, norm="none", positions="none", **changes)
+    params = parameter_shapes(config)
+    looked_up = 29 * 16 if not config.shared_embeddings else 0
+    assert flops_per_token(config, 0) == 6 * (count_parameters(params) - looked_up)
+    # A query over one key: once a layer of each stack, and once more for what the decoder reads of the source.
+    attentions = 2 if config.architecture == "encoder" else 2 + 2 + (config.encoder_layers or 2)
+    assert flops_per_token(config, 1) - flops_per_token(config, 0) == 12 * attentions * 16
+
+
+def test_embeddings_of_both_stacks_are_left_out_on_request():
+    shapes = parameter_shapes(small(architecture="encoder_decoder", shared_embeddings=False, head_bias=True))
+    left_out = [shapes["embedding"], shapes["positions"], shapes["head"], shapes["encoder"]["embedding"],
+                shapes["encoder"]["positions"]]
+    assert count_parameters(shapes) - count_parameters(shapes, embeddings=False) == count_parameters(left_out)
+
+
+@pytest.mark.parametrize("architecture", ["recurrent", "recurrent_encoder_decoder"])
+@pytest.mark.parametrize("tied_embeddings", [False, True])
+def test_flops_of_recurrent_networks_are_those_of_their_matrices(architecture, tied_embeddings):
+    config = ModelConfig(architecture=architecture, vocabulary_size=29, context_length=16, num_layers=2, width=16,
+                         tied_embeddings=tied_embeddings)
+    paths = jax.tree_util.tree_leaves_with_path(parameter_shapes(config))
+    matrices = [leaf.size for path, leaf in paths if jax.tree_util.keystr(path).endswith("kernel']")]
+    assert flops_per_token(config, 16) == 6 * (sum(matrices) + (29 * 16 if tied_embeddings else 0))
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])

@@ -7,15 +7,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import init, logits, loss_and_gradient, random_params, small, tokens, training_logits
+from small_models import (
+    SOURCE_SEGMENTS,
+    init,
+    jit,
+    logits,
+    loss_and_gradient,
+    random_params,
+    small,
+    source,
+    tokens,
+    training_logits,
+    translation_logits,
+)
 
 from purelm.config import ModelConfig
+from purelm.config.applies import reads
+from purelm.config.shapes import TRANSFORMERS
 from purelm.errors import UserError
 from purelm.models import Transformer
 
 # field -> (what must change, the base it is changed on, its other value). "parameters": their shapes, types or initial
 # values. "outputs": the logits of the same parameters. "training": the same, with dropout. "program": what is compiled.
+ENCODER_DECODER = {"architecture": "encoder_decoder"}
 CHANGES = {
+    "architecture": ("outputs", {}, "encoder"),
+    "encoder_layers": ("parameters", ENCODER_DECODER, 1),
+    "shared_embeddings": ("parameters", ENCODER_DECODER, False),
+    "prefix_attention": ("outputs", {}, True),
+    "token_types": ("parameters", {}, 2),
+    "head_transform": ("parameters", {}, True),
+    "head_bias": ("parameters", {}, True),
+    "head_scale": ("outputs", {}, "inverse_sqrt_width"),
     "vocabulary_size": ("parameters", {}, 31),
     "context_length": ("parameters", {}, 20),
     "num_layers": ("parameters", {}, 3),
@@ -76,13 +99,32 @@ def same_values(one, other):
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
+@jit
+def prefix_logits(config, params):
+    return Transformer(config).apply({"params": params}, tokens(), prefix_BT=jnp.arange(12)[None] < 5).logits_BTV
+
+
+def outputs(config, params):
+    if config.architecture == "encoder_decoder":
+        return translation_logits(config, params, source(), SOURCE_SEGMENTS, tokens())
+    if config.prefix_attention:
+        return prefix_logits(config, params)
+    return logits(config, params, tokens())
+
+
 def program(config):
     params = init(config, jax.random.key(0))
     gradient = jax.grad(lambda p: Transformer(config).apply({"params": p}, tokens()).logits_BTV.sum())
     return re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(gradient)(params)))
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ModelConfig)])
+# Read by what stands on a Transformer's features, not by it (tests/models/test_classifier.py).
+CLASSIFIER = ("num_classes", "pooling", "classifier_dropout")
+FIELDS = [field.name for field in dataclasses.fields(ModelConfig)
+          if field.name not in CLASSIFIER and any(reads(name, field.name) for name in TRANSFORMERS)]
+
+
+@pytest.mark.parametrize("field", FIELDS)
 def test_every_field_changes_something(field):
     # A field that is accepted and ignored reddens here; a new field without a row is a KeyError.
     what, base, value = CHANGES[field]
@@ -95,7 +137,7 @@ def test_every_field_changes_something(field):
         params = random_params(config)
         assert same_values(init(config, jax.random.key(0)), init(changed, jax.random.key(0)))
         if what == "outputs":
-            one, other = (logits(c, params, tokens()) for c in (config, changed))
+            one, other = (outputs(c, params) for c in (config, changed))
         else:
             one, other = (training_logits(c, params, tokens(), jax.random.key(1)) for c in (config, changed))
         assert np.abs(one - other).max() > 1e-3
@@ -157,6 +199,13 @@ REFUSED = [
     ({"norm": "none", "embedding_norm": True}, "embedding_norm has no effect"),
     ({"norm": "none", "norm_place": "post"}, "norm_place=post has no effect"),
     ({"vocabulary_size": None}, "vocabulary_size is none"),
+    ({"encoder_layers": 2}, "encoder_layers has no effect with config.model.architecture=decoder"),
+    ({**ENCODER_DECODER, "encoder_layers": 3, "layer_sharing": 2}, "does not divide config.model.encoder_layers=3"),
+    ({"shared_embeddings": False}, "shared_embeddings=False has no effect with config.model.architecture=decoder"),
+    ({"architecture": "encoder", "prefix_attention": True}, "prefix_attention has no effect .*architecture=encoder"),
+    ({**ENCODER_DECODER, "token_types": 2}, "token_types has no effect .*architecture=encoder_decoder"),
+    ({"tied_embeddings": False, "head_scale": "inverse_sqrt_width"}, "head_scale=inverse_sqrt_width is of a tied"),
+    ({**ENCODER_DECODER, "positions": "t5", "relative_buckets": 6}, "relative_buckets=6 of an encoder"),
 ]
 
 

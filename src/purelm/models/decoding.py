@@ -1,6 +1,6 @@
 """Decoding of models that read a source first: the source once, then one target token a step, over rows that move.
 
-The same three functions for Transformers and recurrent networks (models/recurrent_decoding.py).
+The same three functions for Transformers and recurrent networks (models/recurrent/decoding.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def start(
     length that learned positions do not have.
     """
     if config.architecture == "recurrent_encoder_decoder":
-        from purelm.models import recurrent_decoding
+        from purelm.models.recurrent import decoding as recurrent_decoding
 
         return recurrent_decoding.start(config, params, source_BS, source_segments_BS, length)
     if config.architecture != "encoder_decoder":
@@ -57,17 +57,21 @@ def step(config: ModelConfig, params: Params, tokens_B1: jax.Array, state: Any) 
     Steps of a Transformer are quicker with unstack_layers(params), as made once before the loop.
     """
     if not isinstance(state, State):
-        from purelm.models import recurrent_decoding
+        from purelm.models.recurrent import decoding as recurrent_decoding
 
         return recurrent_decoding.step(config, params, tokens_B1, state)
     output = Transformer(config).apply({"params": params}, tokens_B1, encoded=state.encoded, cache=state.cache)
     return output.logits_BTV[:, -1], state._replace(cache=output.cache)
 
 
-def take_rows(state: Any, rows_B: jax.Array) -> Any:
-    """The state whose row i is the given one's row rows_B[i]; rows may be repeated, left out, more or fewer."""
+def take_rows(state: Any, rows_B: jax.Array, *, same_source: bool = False) -> Any:
+    """The state whose row i is the given one's row rows_B[i]; rows may be repeated, left out, more or fewer.
+
+    same_source: each row goes where one of the same source was, as in a beam, so that a Transformer's keys and values
+    of the source can stay.
+    """
     if not isinstance(state, State):
-        from purelm.models import recurrent_decoding
+        from purelm.models.recurrent import decoding as recurrent_decoding
 
         return recurrent_decoding.take_rows(state, rows_B)
     batch_size = state.encoded.segments_BS.shape[0]
@@ -76,6 +80,9 @@ def take_rows(state: Any, rows_B: jax.Array) -> Any:
         taken = jnp.take(flat.reshape(batch_size, -1, *flat.shape[1:]), rows_B, axis=0)
         return taken.reshape(-1, *flat.shape[1:])
 
-    keys, values, cross = jax.tree.map(take, (state.cache.keys, state.cache.values, state.encoded.cross))
-    segments_BS = jnp.take(state.encoded.segments_BS, rows_B, axis=0)
-    return State(Cache(keys, values, state.cache.length), Encoded(None, segments_BS, cross))
+    keys, values = jax.tree.map(take, (state.cache.keys, state.cache.values))
+    encoded = state.encoded
+    if not same_source:
+        segments_BS = jnp.take(encoded.segments_BS, rows_B, axis=0)
+        encoded = Encoded(None, segments_BS, jax.tree.map(take, encoded.cross))
+    return State(Cache(keys, values, state.cache.length), encoded)

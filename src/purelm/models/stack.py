@@ -49,7 +49,10 @@ def _split(layers: Params) -> tuple[Params, ...]:
 
 def unstack_layers(params: Params) -> Params:
     """The same parameters with params["layers"] a tuple of one tree a layer: what decoding should be given,
-    since slicing the stack at each step would copy all of it. An encoder's, which read once, stay as they are."""
+    since slicing the stack at each step would copy all of it. An encoder's, which read once, stay as they are; so
+    do parameters that have no stack, or no longer."""
+    if "layers" not in params or isinstance(params["layers"], tuple):
+        return params
     return {**params, "layers": _split(params["layers"])}
 
 
