@@ -16,10 +16,12 @@ from purelm.config import Config, DataConfig, ModelConfig, OptimizerConfig, Task
 def get_config():
     return as_flag(Config(
         model=ModelConfig(architecture="recurrent", cell="lstm", num_layers=1, width=128, context_length=400,
-                          pooling="mean", embedding_dropout=0.5, classifier_dropout=0.5),
+                          pooling="mean", initialization_stddev=0.05, embedding_dropout=0.5,
+                          classifier_dropout=0.5),
         task=TaskConfig(name="classification"),
         data=DataConfig(path="imdb", tokenizer="words", tokenizer_vocabulary_size=20_000, truncation="tail",
+                        augmentation=("word_dropout:0.2",),
                         cleaning=("strip_html", "unicode_nfc", "control_characters", "lower_case")),
         optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule="linear", warmup="2%", clip_norm=1.0),
-        training=TrainingConfig(num_epochs=4, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
+        training=TrainingConfig(num_epochs=3, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
                                 checkpoint_every="0.5 epochs")))
