@@ -3,12 +3,12 @@ r"""One-sentence summaries of papers (SciTLDR: Cachola et al. 2020, arXiv 2004.1
 Recipes (the argument after the colon):
   decoder          document, end of text and summary in one row of a causal decoder; greedy. Best begun from a language
                    model, which knows English and how to copy: --config.init_from=runs/lm.
-  pretrain         that language model: the same network on plain text (here the papers themselves; any folder of English
-                   with --config.data.path and --config.data.text_field).
+  pretrain         that language model: the same network on plain text (here the papers themselves; any English by
+                   --config.data.path and --config.data.text_field).
   encoder_decoder  an encoder and a decoder from scratch, with a beam.
 
 To beat on the test split, by ROUGE F1 against the best of several references (Porter stemming): the first sentence of
-the document (experiments/baselines.py). Published with pretrained BART-large: 42.9 / 20.8 / 35.5. Nothing that begins
+the document (experiments/baselines.py): 31.4 / 12.3 / 24.9. Published with pretrained BART-large: 42.9 / 20.8 / 35.5. Nothing that begins
 from scratch on 2,000 papers is near that.
 
 Measured (2 cores): see docs/results/systems.md.

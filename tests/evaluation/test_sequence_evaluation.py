@@ -10,8 +10,10 @@ from purelm.evaluation import sequence_to_sequence as evaluation
 from purelm.evaluation import text_metrics
 from purelm.evaluation.baselines.sequence_to_sequence import baseline, lead
 
-EXAMPLES = [{"where": "test.jsonl, line 1", "source": "to: A cat sleeps. It is old.", "targets": ["Eine Katze schläft."]},
-            {"where": "test.jsonl, line 2", "source": "to: Dogs run in the park.", "targets": ["Hunde rennen im Park."]}]
+EXAMPLES = [
+    {"where": "test.jsonl, line 1", "source": "to: A cat sleeps. It is old.", "targets": ["Eine Katze schläft."]},
+    {"where": "test.jsonl, line 2", "source": "to: Dogs run in the park.", "targets": ["Hunde rennen im Park."]},
+]
 PREDICTIONS = [{"text": "Eine Katze schläft."}, {"text": "Hunde laufen im großen Park."}]
 
 
