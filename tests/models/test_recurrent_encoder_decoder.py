@@ -30,11 +30,12 @@ def init(config: ModelConfig, key: jax.Array):
 
 
 def random_params(config: ModelConfig, seed: int = 0):
-    """Initial values plus noise, so that biases matter."""
-    leaves, structure = jax.tree.flatten(init(config, jax.random.key(seed)))
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    """Random numbers, so that biases matter; the initial values of cells take long to compile."""
+    shapes = jax.eval_shape(RecurrentEncoderDecoder(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    leaves, structure = jax.tree.flatten(shapes["params"])
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
     return jax.tree.unflatten(
-        structure, [leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)])
+        structure, [0.4 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)])
 
 
 def apply(config, params, source_BS, source_segments_BS, tokens_BT, segments_BT=None):
