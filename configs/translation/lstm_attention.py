@@ -2,9 +2,9 @@ r"""English to German captions by an LSTM with attention: Bahdanau et al. 2015 (
 
 A BiLSTM of 256 units reads; an LSTM of 256 writes, with additive attention before each step (--config.model.
 recurrent_attention=luong: Luong et al. 2015, arXiv 1508.04025, after it). To reach on test_2016, cased, by sacreBLEU:
-28; stretch: 33. Published text-only recurrent baselines: about 33 to 35 on tokenized text (Caglayan et al. 2016 on).
+28; stretch: 33.
 
-Measured (2 cores): see docs/results/systems.md. Takes about 30 minutes.
+Measured (2 cores): see docs/results/systems.md. Reckoned by its FLOPs: 30 minutes.
 Command: python experiments/train.py --config=configs/translation/lstm_attention.py --workdir=runs/en_de_lstm \
              --config.data.path=multi30k_en_de
 """

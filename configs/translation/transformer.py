@@ -2,11 +2,11 @@ r"""Translation by an encoder-decoder from scratch: Vaswani et al. 2017, small, 
 
 Recipes (the argument after the colon):
   multi30k  captions, English to German (Elliott et al. 2016), 29,000 pairs; judged on test_2016, cased, by sacreBLEU.
-            Published with as little text: 41.0 of tokenized lower case, which counts higher (a text-only Transformer,
-            tiny: Wu et al. 2021, arXiv 2105.14462). Reach here: 33; stretch: 39.
-  tatoeba   sentences, English to Chinese, 27,000 pairs; sacreBLEU's zh tokenizer. Reach: 15; stretch: 25.
+            To reach: 33; stretch: 39.
+  tatoeba   sentences, English to Chinese, 27,000 pairs; sacreBLEU's zh tokenizer. To reach: 15; stretch: 25.
 
-Measured (2 cores): see docs/results/systems.md. Takes about 35 minutes (multi30k) and 25 (tatoeba).
+Measured (2 cores): see docs/results/systems.md. Reckoned from short runs: 35 minutes (multi30k), 25
+(tatoeba).
 Command: python experiments/train.py --config=configs/translation/transformer.py:multi30k --workdir=runs/en_de \
              --config.data.path=multi30k_en_de
 """
