@@ -36,7 +36,7 @@ ARCHITECTURES_OF_TASK: dict[str, frozenset[str]] = {
     "tagging": frozenset({"encoder", "decoder", "recurrent"}),
     "sequence_to_sequence": frozenset({"encoder_decoder", "recurrent_encoder_decoder", "decoder"}),
     "extractive_qa": frozenset({"encoder"}),
-    "dialogue": frozenset({"decoder"}),
+    "dialogue": frozenset({"decoder", "recurrent"}),
     "code_generation": frozenset({"decoder", "recurrent"}),
     "word_vectors": frozenset({"word_vectors"}),
 }
@@ -53,8 +53,8 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "word_vectors": frozenset({"word_vectors"}),
     "decoding.beam_size": frozenset({"sequence_to_sequence"}),
     "decoding.length_penalty": frozenset({"sequence_to_sequence"}),
-    "decoding.max_new_tokens": frozenset({"sequence_to_sequence", "dialogue", "code_generation"}),
-    "decoding.temperature": frozenset({"dialogue", "code_generation"}),
+    "decoding.max_new_tokens": frozenset({"language_modeling", "sequence_to_sequence", "dialogue", "code_generation"}),
+    "decoding.temperature": frozenset({"language_modeling", "dialogue", "code_generation"}),
     "decoding.num_samples": frozenset({"code_generation"}),
     "data.format": _EXAMPLES,
     "data.text_pair_field": frozenset({"classification"}),
@@ -83,6 +83,7 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "training.z_loss": _EXAMPLES | _WINDOWS - {"word_vectors"},
     "training.loss_chunk": frozenset({"language_modeling", "masked_language_modeling", "span_corruption",
                                       "sequence_to_sequence", "dialogue", "code_generation"}),
+    "model.prefix_attention": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence"}),
     "model.num_classes": frozenset({"classification", "tagging"}),
     "model.pooling": frozenset({"classification"}),
     "model.classifier_dropout": frozenset({"classification", "tagging", "extractive_qa"}),
@@ -107,7 +108,8 @@ def check_applies(config: Config) -> None:
     _check_mixture(config)
     if config.adapter.rank is None and (found := _set_fields(config.adapter)):
         raise UserError(f"config.adapter.{found[0]} has no effect without config.adapter.rank; set that too")
-    if architecture == "recurrent" and config.model.bidirectional and name in ("language_modeling", "code_generation"):
+    writes = ("language_modeling", "code_generation", "dialogue")
+    if architecture == "recurrent" and config.model.bidirectional and name in writes:
         raise UserError("config.model.bidirectional=True would let a language model read the token it is to predict; "
                         "set it to False")
 
