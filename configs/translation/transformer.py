@@ -27,10 +27,10 @@ from purelm.config import (
 def model(**changes) -> ModelConfig:
     """Pre-RMSNorm, RoPE, QK-norm and SwiGLU; one table for source, target and output."""
     fields = dict(
-        architecture="encoder_decoder", context_length=48, num_layers=4, encoder_layers=4, width=128, num_heads=4,
+        architecture="encoder_decoder", context_length=48, num_layers=3, encoder_layers=3, width=128, num_heads=4,
         feed_forward="swiglu", feed_forward_width=256, positions="rope", rope_base=1000.0, norm="rms_norm",
         norm_epsilon=1e-6, qk_norm=True, bias=False, embedding_norm=True, zero_outputs=True,
-        initialization="gpt2", initialization_stddev=0.044, embedding_dropout=0.2, residual_dropout=0.2)
+        initialization="gpt2", initialization_stddev=0.044, embedding_dropout=0.1, residual_dropout=0.1)
     return ModelConfig(**(fields | changes))
 
 
@@ -47,7 +47,7 @@ def multi30k() -> Config:
         data=DataConfig(source_field="en", target_field="de", tokenizer="bpe", tokenizer_vocabulary_size=6000),
         decoding=DecodingConfig(beam_size=5, length_penalty=0.6, max_new_tokens=48),
         optimizer=optimizer(),
-        training=TrainingConfig(num_epochs=25, batch_size=128, label_smoothing=0.1))
+        training=TrainingConfig(num_epochs=15, batch_size=128, label_smoothing=0.1))
 
 
 def tatoeba() -> Config:
@@ -57,7 +57,7 @@ def tatoeba() -> Config:
         data=DataConfig(source_field="en", target_field="zh", tokenizer="bpe", tokenizer_vocabulary_size=8000),
         decoding=DecodingConfig(beam_size=5, length_penalty=0.6, max_new_tokens=32),
         optimizer=optimizer(),
-        training=TrainingConfig(num_epochs=30, batch_size=128, label_smoothing=0.1))
+        training=TrainingConfig(num_epochs=15, batch_size=128, label_smoothing=0.1))
 
 
 def get_config(recipe: str = "multi30k"):

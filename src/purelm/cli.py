@@ -21,6 +21,8 @@ FLAGS = flags.FLAGS
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_DECODING = ("beam_size", "length_penalty", "max_new_tokens", "num_samples", "temperature")
+
 _set_to_none: list[tuple[str, str]] = []
 
 
@@ -46,6 +48,7 @@ def config_from_flags() -> Config:
 def define_decoding_flags() -> None:
     """Adds flags that change config.decoding for one call; `decoding_changes` reads them."""
     flags.DEFINE_integer("beam_size", None, "hypotheses kept while writing; the run's own if not given", lower_bound=1)
+    flags.DEFINE_float("length_penalty", None, "alpha of beam search; likewise", lower_bound=0.0)
     flags.DEFINE_integer("max_new_tokens", None, "tokens of an answer at most; likewise", lower_bound=1)
     flags.DEFINE_integer("num_samples", None, "programs a problem (code generation); likewise", lower_bound=1)
     flags.DEFINE_float("temperature", None, "of draws (dialogue, code generation), 0 is greedy; likewise",
@@ -54,8 +57,7 @@ def define_decoding_flags() -> None:
 
 def decoding_changes() -> dict[str, object]:
     """What the flags of `define_decoding_flags` say, those that were given."""
-    names = ("beam_size", "max_new_tokens", "num_samples", "temperature")
-    return {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
+    return {name: FLAGS[name].value for name in _DECODING if FLAGS[name].value is not None}
 
 
 def run(main: Callable[[], None], usage: str) -> None:
@@ -126,7 +128,7 @@ def _own_flags() -> dict[str, flags.Flag]:
     shown = {flag.name: flag for flag in FLAGS.flags_by_module_dict().get(main_module.__file__ or "", [])}
     own = FLAGS.get_key_flags_for_module(sys.argv[0])
     shown.update({flag.name: flag for flag in own})
-    for name in ("config", "help_config", "print_config", "beam_size", "max_new_tokens", "num_samples", "temperature"):
+    for name in ("config", "help_config", "print_config", *_DECODING):
         if name in FLAGS:
             shown[name] = FLAGS[name]
     return shown

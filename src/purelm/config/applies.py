@@ -106,12 +106,24 @@ def check_applies(config: Config) -> None:
                             f"{_or(right)}")
         _check_task_fields(config)
     _check_mixture(config)
+    _check_decoder(config)
     if config.adapter.rank is None and (found := _set_fields(config.adapter)):
         raise UserError(f"config.adapter.{found[0]} has no effect without config.adapter.rank; set that too")
     writes = ("language_modeling", "code_generation", "dialogue")
     if architecture == "recurrent" and config.model.bidirectional and name in writes:
         raise UserError("config.model.bidirectional=True would let a language model read the token it is to predict; "
                         "set it to False")
+
+
+def _check_decoder(config: Config) -> None:
+    if config.model.architecture != "decoder":
+        return
+    if config.task.name == "span_corruption" and not config.model.prefix_attention:
+        raise UserError("config.task.name=span_corruption with a decoder reads its input both ways: set "
+                        "config.model.prefix_attention=True, or take architecture encoder_decoder")
+    if config.task.name == "sequence_to_sequence" and config.decoding.beam_size > 1:
+        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size}: beam search is for encoder_decoder and "
+                        "recurrent_encoder_decoder; set it to 1 for architecture decoder")
 
 
 def _check_mixture(config: Config) -> None:

@@ -57,7 +57,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
 
     start_jax()
     report = progress or (lambda line: None)
-    run = with_decoding(load_run(workdir, checkpoint), decoding)
+    run = load_run(workdir, checkpoint)
     data, split = _data_of(run, split, data_path)
     batch_size = batch_size or run.config.training.batch_size // run.config.training.accumulation_steps
     metrics = {"task": run.config.task.name, "split": split, "step": run.step,
@@ -69,7 +69,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     files: list[pathlib.Path] = []
     if hasattr(data.splits[split], "examples") and hasattr(evaluator_of(run.config), "predict"):
         examples = list(data.splits[split].examples)[:num_examples]
-        scores, files = _answers(run, split, examples, batch_size, report)
+        scores, files = _answers(with_decoding(run, decoding), split, examples, batch_size, report)
         metrics.update(scores)
     return Evaluation(metrics, tuple(files))
 
