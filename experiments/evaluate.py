@@ -13,6 +13,7 @@ Evaluate a run on a whole split: its loss (nats), and what its answers score by 
   python experiments/evaluate.py --workdir=runs/a
   python experiments/evaluate.py --workdir=runs/a --split=test --compressors     a language model, beside gzip and xz
   python experiments/evaluate.py --workdir=runs/a --split=test --beam_size=4     a translation
+  python experiments/evaluate.py --workdir=runs/a --data_path=questions-words.txt     word vectors, by analogies
 
 Prints one JSON object (numbers alone); all of it goes to evaluation.json in the run folder, and the answers to
 predictions_SPLIT.jsonl.

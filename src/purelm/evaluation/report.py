@@ -42,7 +42,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
       split: "train", "validation" or "test".
       checkpoint: "latest", "best" or a step.
       data_path: other data than the run was trained on: a file or files, scored whole (and called "train"), or a
-        folder with a file for the split.
+        folder with a file for the split. Of word vectors: a file of analogies or of similarities.
       batch_size: rows at once; None is the run's.
       compressors: adds `gzip_bits_per_byte` and `xz_bits_per_byte`, both at level 9 on the split as one text.
       decoding: fields of config.decoding to change.
@@ -58,6 +58,10 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     start_jax()
     report = progress or (lambda line: None)
     run = load_run(workdir, checkpoint)
+    evaluator = evaluator_of(run.config)
+    if data_path is not None and hasattr(evaluator, "score_file_of"):
+        return Evaluation({"task": run.config.task.name, "step": run.step, "file": data_path,
+                           **evaluator.score_file_of(run, data_path)}, ())
     data, split = _data_of(run, split, data_path)
     batch_size = batch_size or run.config.training.batch_size // run.config.training.accumulation_steps
     metrics = {"task": run.config.task.name, "split": split, "step": run.step,
@@ -67,7 +71,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
             raise UserError(f"--compressors: the examples of task {run.config.task.name} are no text to compress")
         metrics.update(compressed_bits_per_byte(text_of(data.splits[split], run.tokenizer).encode()))
     files: list[pathlib.Path] = []
-    if hasattr(data.splits[split], "examples") and hasattr(evaluator_of(run.config), "predict"):
+    if hasattr(data.splits[split], "examples") and hasattr(evaluator, "predict"):
         examples = list(data.splits[split].examples)[:num_examples]
         scores, files = _answers(with_decoding(run, decoding), split, examples, batch_size, report)
         metrics.update(scores)

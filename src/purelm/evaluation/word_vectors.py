@@ -128,6 +128,12 @@ def score_file(vectors: Vectors, path: str | os.PathLike[str]) -> dict[str, Any]
     raise UserError(f"{path}: has no question in it; give lines of four words, or of two words and a number")
 
 
+def score_file_of(run: LoadedRun, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `score_file` finds for the words of a run, without the name of its kind."""
+    (result,) = score_file(vectors_of(run), path).values()
+    return result
+
+
 def analogies(vectors: Vectors, path: str | os.PathLike[str]) -> dict[str, Any]:
     """How often the fourth word is the nearest to b - a + c, of all words but a, b and c (3CosAdd: Mikolov, Yih &
     Zweig 2013, NAACL), over the whole vocabulary, in lower case.

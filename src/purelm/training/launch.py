@@ -113,8 +113,10 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
 
     from purelm.training import loop
     from purelm.training.checkpoints import Checkpoints
+    from purelm.training.load import load_run
     from purelm.training.progress import Progress
     from purelm.training.transfer import start_state
+    from purelm.training.vectors import save_vectors
 
     primary = jax.process_index() == 0
     if primary:
@@ -140,9 +142,13 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
                                  checkpoints=checkpoints)
         finally:
             progress.close()
+    vectors = ""
+    if primary and config.task.name == "word_vectors" and outcome.stopped_by is None:
+        run = load_run(str(folder.path))
+        vectors = f"{save_vectors(folder.path, run.tokenizer, run.params).name}, "
     if primary and not quiet:
-        print(f"wrote {folder.path}: metrics.jsonl, curves.png, config.json, run.json, tokenizer.json, checkpoints, "
-              "tensorboard")
+        print(f"wrote {folder.path}: {vectors}metrics.jsonl, curves.png, config.json, run.json, tokenizer.json, "
+              "checkpoints, tensorboard")
     return outcome
 
 
