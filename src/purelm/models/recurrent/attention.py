@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -53,6 +54,9 @@ def _vector(key: jax.Array, shape: tuple[int], dtype: jnp.dtype) -> jax.Array:
     return nn.initializers.xavier_uniform()(key, (*shape, 1), dtype)[:, 0]
 
 
+# Recomputed in the backward pass: kept for each step, hidden_BSA would be [T, B, S, A]. Inside of a scan, nothing would
+# merge the recomputation with the first one.
+@partial(jax.checkpoint, prevent_cse=False)
 def attend(parameters: AttentionParameters, h_BH: jax.Array, keys_BSA: jax.Array, features_BSD: jax.Array,
            real_BS: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """(context_BD in the features' type, weights_BS in float32); padding is not read."""
