@@ -1,8 +1,8 @@
 r"""GloVe (Pennington, Socher & Manning 2014, EMNLP): vectors whose products are the logarithms of how often words meet.
 
-The paper's window of 10 words on either side weighted by 1/distance, maximum 100, power 3/4, and its sum of both tables;
-Adam on batches of 32,768 pairs in place of AdaGrad on single ones. There is no validation: the counts are those of one
-text. 100 numbers a word, as the other two methods.
+The paper's window of 10 words on either side weighted by 1/distance, maximum 100, power 3/4, and its sum of
+both tables; Adam on batches of 32,768 pairs in place of AdaGrad on single ones. There is no validation: the counts are those of
+one text. 100 numbers a word, as the other two methods.
 
 The vectors are in RUN/vectors.txt (see skip_gram.py for how other models start from them).
 
@@ -11,8 +11,16 @@ Command: python experiments/train.py --config=configs/word_vectors/glove.py --wo
              --config.data.path=FILE_OR_FOLDER
 """
 
-from purelm.config import (Config, DataConfig, ModelConfig, OptimizerConfig, TaskConfig, TrainingConfig,
-                           WordVectorsConfig, as_flag)
+from purelm.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TaskConfig,
+    TrainingConfig,
+    WordVectorsConfig,
+    as_flag,
+)
 
 
 def get_config():

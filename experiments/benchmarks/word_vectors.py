@@ -1,4 +1,4 @@
-"""Word vectors: gensim's Word2Vec and ours on the same text with the same settings: speed, and what the vectors know."""
+"""Word vectors: gensim's Word2Vec and ours on one text with the same settings: speed, and what the vectors know."""
 
 from __future__ import annotations
 

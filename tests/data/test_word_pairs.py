@@ -10,8 +10,18 @@ import pytest
 from purelm.config.schema import WordVectorsConfig
 from purelm.data.cooccurrence import count_pairs
 from purelm.data.packing import TokenSplit
-from purelm.data.word_pairs import (Purpose, WordText, blocks_of, draw_negatives, epoch_text, gather_blocks, generator,
-                                    keep_probabilities, make_vocabulary, word_text)
+from purelm.data.word_pairs import (
+    Purpose,
+    WordText,
+    blocks_of,
+    draw_negatives,
+    epoch_text,
+    gather_blocks,
+    generator,
+    keep_probabilities,
+    make_vocabulary,
+    word_text,
+)
 
 COUNTS = np.array([9, 1000, 400, 100, 50, 4, 10])  # 0 is <unk>, 5 is rare, 6 is the end of text
 

@@ -9,7 +9,7 @@ import pytest
 
 from purelm.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from purelm.config.schema import TaskConfig, WordVectorsConfig
-from purelm.tasks import word_vectors
+from purelm.tasks.online import online_sums
 from purelm.training.parallel.single import SingleEngine
 
 
@@ -33,8 +33,6 @@ def case():
 @pytest.mark.parametrize("part_rows,size", [(1, 1), (2, 2), (4, 3), (100, 6), (0, 1)])
 def test_the_gradient_is_the_way_of_the_parts(case, part_rows, size):
     # Reddens where a part reads the tables as they were, or a repeated row counts once.
-    from purelm.tasks.online import online_sums
-
     (table,), batch = case
     rate, moved, loss = 0.1, table.astype(np.float64), 0.0
     for first in range(0, 6, size):
@@ -49,8 +47,6 @@ def test_the_gradient_is_the_way_of_the_parts(case, part_rows, size):
 
 
 def test_without_a_gradient_nothing_moves(case):  # what validation reports is the loss of the tables as they are
-    from purelm.tasks.online import online_sums
-
     (table,), batch = case
     value, weight = online_sums(places, sums, 0.1, 1, (table,), batch)
     np.testing.assert_allclose(value, ((table[batch["ids"]] - batch["targets"]) ** 2).sum(), rtol=1e-5)

@@ -16,7 +16,8 @@ from purelm.data.tokenizers import train_tokenizer
 from purelm.data.vectors_file import read_vectors, write_vectors
 from purelm.errors import UserError
 from purelm.evaluation.word_vectors import analogies, make_vectors, nearest, predict, score_file
-from purelm.models.word_vectors import is_trained, word_vectors as vectors_of
+from purelm.models.word_vectors import is_trained
+from purelm.models.word_vectors import word_vectors as vectors_of
 from purelm.tasks import word_vectors
 from purelm.training.load import LoadedRun
 from purelm.training.parallel.single import SingleEngine
@@ -119,11 +120,14 @@ def test_gradient_is_that_of_the_formulas(prepared):  # finite differences of th
     gradient = jax.jit(jax.grad(lambda p: loss_sums(config, p, batch)["loss"]))(params)
     random = np.random.default_rng(1)
     direction = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), params)
-    ends = [plain_loss(config, jax.tree.map(lambda p, d: p.astype(np.float64) + step * d, params, direction), batch)[0]
-            for step in (1e-5, -1e-5)]
+
+    def end(step):
+        moved = jax.tree.map(lambda leaf, way: leaf.astype(np.float64) + step * way, params, direction)
+        return plain_loss(config, moved, batch)[0]
+
     slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: float((np.asarray(g, np.float64) * d).sum()), gradient,
                                              direction)))
-    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=2e-3)
+    assert slope == pytest.approx((end(1e-5) - end(-1e-5)) / 2e-5, rel=2e-3)
 
 
 def equal(a, b):
@@ -228,7 +232,8 @@ ANALOGY = make_vectors(["King", "man", "woman", "queen", "king", "x"],
 
 def test_analogies(tmp_path):
     file = tmp_path / "questions.txt"
-    file.write_text(": family\nman king woman queen\nMan King Woman x\n: none\nman king woman prince\n", encoding="utf-8")
+    file.write_text(": family\nman king woman queen\nMan King Woman x\n: none\nman king woman prince\n",
+                    encoding="utf-8")
     result = score_file(ANALOGY, file)["analogies"]
     assert result["sections"]["family"] == {"accuracy": 0.5, "correct": 1, "questions": 2, "left_out": 0}
     assert result["sections"]["none"] == {"accuracy": None, "correct": 0, "questions": 0, "left_out": 1}
@@ -267,7 +272,8 @@ def test_embeddings_start_from_a_file(tmp_path, kind):
     write_vectors(tmp_path / "v.txt", ["the", "cat", "Cat", "zzz"], np.arange(8, dtype=np.float32).reshape(4, 2))
     config = Config(init_vectors=str(tmp_path / "v.txt"))
     before = np.full((tokenizer.vocabulary_size, 2), -1, np.float32)
-    params, note = initial_embeddings(config, tokenizer, {"embedding": {"embedding": before}, "head": {"kernel": before}})
+    params = {"embedding": {"embedding": before}, "head": {"kernel": before}}
+    params, note = initial_embeddings(config, tokenizer, params)
     table = params["embedding"]["embedding"]
     space = "" if kind == "words" else " "
     row = {tokenizer.token_bytes[i].decode("utf-8", "replace"): table[i] for i in range(tokenizer.vocabulary_size)}

@@ -80,8 +80,8 @@ def read_vectors(path: str | os.PathLike[str]) -> tuple[list[str], np.ndarray]:
             words[word] = len(rows)
             rows.append(row)
     if found < count:
-        raise UserError(f"{path}, line {number}: the file ends after {found:,} of {count:,} words; it was truncated, so "
-                        "copy it again")
+        raise UserError(f"{path}, line {number}: the file ends after {found:,} of {count:,} words; it was truncated, "
+                        "so copy it again")
     return list(words), np.stack(rows)
 
 

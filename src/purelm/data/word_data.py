@@ -16,8 +16,20 @@ from purelm.data.packing import Batch, TokenSplit
 from purelm.data.preparation import PreparedData
 from purelm.data.tokenizers import Tokenizer
 from purelm.data.tokenizers.words import UNKNOWN_ID
-from purelm.data.word_pairs import (EpochText, Purpose, Vocabulary, WordText, blocks_of, draw_negatives, epoch_text,
-                                    gather_blocks, generator, make_vocabulary, pool_size, word_text)
+from purelm.data.word_pairs import (
+    EpochText,
+    Purpose,
+    Vocabulary,
+    WordText,
+    blocks_of,
+    draw_negatives,
+    epoch_text,
+    gather_blocks,
+    generator,
+    make_vocabulary,
+    pool_size,
+    word_text,
+)
 from purelm.errors import UserError
 
 # Part of the key of cached counts: raise it when the same text would give others.
@@ -82,8 +94,8 @@ class PreparedWords:
     def locate(self, config: Config, step: int) -> str:
         epoch, number = divmod(step, self._batches(config))
         numbers = self._order(config, epoch)[number * config.training.batch_size:][:config.training.batch_size]
-        shown = ", ".join(str(row) for row in numbers[:8]) + (f" and {len(numbers) - 8} more" if numbers[8:].size else "")
-        return f"the rows {shown} of epoch {epoch} of the training split"
+        more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+        return f"the rows {', '.join(str(row) for row in numbers[:8])}{more} of epoch {epoch} of the training split"
 
     def num_bytes(self, split_name: str) -> None:
         return None

@@ -41,9 +41,8 @@ class Vectors:
         return Vectors(tuple(first), self.units[list(first.values())])
 
     def row(self, word: str) -> int | None:
-        """Of the word as it is, or else in lower case."""
-        return self.row_of[word] if word in self.row_of else self.row_of[word.lower()] if (
-            word.lower() in self.row_of) else None
+        """Of the word as it is, or else in lower case; None where it has no vector."""
+        return next((self.row_of[found] for found in (word, word.lower()) if found in self.row_of), None)
 
 
 def make_vectors(words: Sequence[str], vectors: np.ndarray) -> Vectors:

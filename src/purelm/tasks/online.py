@@ -1,8 +1,8 @@
 """Stochastic gradient descent inside a batch, for tables of which each example reads a few rows.
 
-The trainer makes one update a batch and touches every row in it. word2vec.c and gensim update after every pair, and only
-the rows of that pair: over tables of 10^4 to 10^6 rows this is much quicker, and it learns from each pair what the pairs
-before it changed. Here a batch goes through the tables in small parts, one after the other; what the trainer gets as
+The trainer makes one update a batch, of every row there is. word2vec.c and gensim update after every pair, and only the
+rows of that pair: over tables of 10^4 to 10^6 rows this is much quicker, and each pair sees what the pairs before it
+changed. Here a batch goes through the tables in small parts, one after the other; what the trainer gets as
 the gradient is the way that the tables have gone, so that its SGD makes just that step (times its schedule).
 Several devices, or micro-batches of an accumulation, each go their own way, and the mean of these is taken.
 """

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import Config
-from purelm.data.preparation import Progress, prepare as prepare_tokens
+from purelm.data.preparation import Progress
+from purelm.data.preparation import prepare as prepare_tokens
 from purelm.data.tokenizers import Tokenizer
 from purelm.data.word_data import PreparedWords, prepare_words
 from purelm.data.word_pairs import pool_size
@@ -53,7 +54,7 @@ def batch_shapes(config: Config, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def initialize(config: Config, key: jax.Array) -> Any:
-    """The initial parameters: input/embedding and output/embedding [V, D], for GloVe with input/bias, output/bias [V]."""
+    """The initial parameters: input/embedding and output/embedding [V, D]; for GloVe input/bias and output/bias [V]."""
     model = WordVectors(config.model, biases=config.word_vectors.method == "glove")
     return model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 

@@ -87,7 +87,7 @@ def split_words(text: str) -> list[str]:
 
 @functools.cache
 def _pattern() -> re.Pattern[str]:
-    # Python's \w leaves out combining marks (category M), which would cut words of Indic scripts and decomposed accents.
+    # Python's \w leaves out combining marks (category M): words of Indic scripts, and with accents apart, would be cut.
     letter = rf"[\w{_combining_marks()}{_JOINERS}]"
     return re.compile(rf"{re.escape(UNKNOWN)}|\w{letter}*(?:['\u2019]\w{letter}*)*|[^\w\s]")
 
