@@ -1,8 +1,8 @@
 r"""GloVe (Pennington, Socher & Manning 2014, EMNLP): vectors whose products are the logarithms of how often words meet.
 
-The paper's window of 10 words on either side weighted by 1/distance, maximum 100, power 3/4, and its sum of
-both tables; Adam on batches of 32,768 pairs in place of AdaGrad on single ones. There is no validation: the counts are those of
-one text. 100 numbers a word, as the other two methods.
+The paper's window of 10 words on either side weighted by 1/distance, maximum 100, power 3/4, and its sum of both
+tables; Adam on batches of 32,768 pairs in place of AdaGrad on single ones. There is no validation: the counts are
+those of one text. 100 numbers a word, as the other two methods.
 
 The vectors are in RUN/vectors.txt (see skip_gram.py for how other models start from them).
 
