@@ -32,8 +32,9 @@ def main() -> None:
 
     config = _config()
     prepared = task_of(config).prepare(config)
+    # The published test part of SQuAD is its validation file.
     missing = [name for name in ("train", "test") if name not in prepared.splits]
-    if missing:
+    if missing and not (config.task.name == "extractive_qa" and "validation" in prepared.splits):
         raise UserError(f"{config.data.path}: the data has no {missing[0]} split; it has {', '.join(prepared.splits)}")
     examples = {name: list(split.examples) for name, split in prepared.splits.items()}
     options = {"analyzer": ANALYZER.value} if config.task.name == "classification" else {}
@@ -55,8 +56,9 @@ def _config():
         raise UserError(f"--task is missing; give one of {', '.join(TASKS)}, or --config")
     else:
         config = Config(task=TaskConfig(name=TASK.value), data=DataConfig())
-    data = dataclasses.replace(config.data, tokenizer="bytes", tokenizer_path=None, end_of_text=True,
-                               validation_fraction=0.0)
+    data = dataclasses.replace(config.data, tokenizer="bytes", tokenizer_path=None, end_of_text=True)
+    if config.task.name != "extractive_qa":
+        data = dataclasses.replace(data, validation_fraction=0.0)
     if DATA_PATH.value is not None:
         data = dataclasses.replace(data, path=DATA_PATH.value, source="auto", tfds_name=None)
     if data.path is None and data.tfds_name is None:

@@ -29,7 +29,8 @@ def name(path: pathlib.Path) -> str:
 def recipes(path: pathlib.Path) -> list[str | None]:
     """The names that a config file's `choose({...}, recipe)` offers, or None alone."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "choose" and isinstance(node.args[0], ast.Dict):
+        called = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "choose"
+        if called and isinstance(node.args[0], ast.Dict):
             return [key.value for key in node.args[0].keys]
     return [None]
 
@@ -46,7 +47,9 @@ def load(path: pathlib.Path, argument: str | None) -> Config:
 
 def small(config: Config) -> Config:
     """The same switches at a size that trains a step in a moment."""
-    changes = {"num_layers": 1, "width": 16, "context_length": 16}
+    changes = {"width": 16, "context_length": 16}
+    if config.model.architecture != "word_vectors":
+        changes["num_layers"] = 1
     if config.model.architecture in TRANSFORMERS:
         changes |= {"num_heads": 2, "head_size": None, "num_kv_heads": config.model.num_kv_heads and 1,
                     "feed_forward_width": 32, "encoder_layers": config.model.encoder_layers and 1}

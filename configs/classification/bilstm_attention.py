@@ -20,13 +20,13 @@ def imdb() -> Config:
     return Config(
         model=ModelConfig(architecture="recurrent", cell="lstm", bidirectional=True, num_layers=1, width=128,
                           hidden_size=96, context_length=400, pooling="attention", initialization_stddev=0.05,
-                          embedding_dropout=0.5, classifier_dropout=0.5),
+                          embedding_dropout=0.5, variational_dropout=True, classifier_dropout=0.5),
         task=TaskConfig(name="classification"),
         data=DataConfig(path="imdb", tokenizer="words", tokenizer_vocabulary_size=30_000, truncation="tail",
-                        augmentation=("word_dropout:0.2",),
+                        augmentation=("word_dropout:0.3",),
                         cleaning=("strip_html", "unicode_nfc", "control_characters", "lower_case")),
         optimizer=OptimizerConfig(name="adam", learning_rate=2e-3, schedule="linear", warmup="2%", clip_norm=1.0),
-        training=TrainingConfig(num_epochs=3, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
+        training=TrainingConfig(num_epochs=5, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
                                 checkpoint_every="0.5 epochs"))
 
 

@@ -20,18 +20,18 @@ CLEANING = ("unicode_nfc", "control_characters", "lower_case")
 
 
 def imdb() -> Config:
-    """The start and the end of a review, 384 words in all."""
+    """The start and the end of a review, 256 words in all."""
     return Config(
         model=ModelConfig(architecture="encoder", num_layers=2, width=128, num_heads=4, feed_forward_width=256,
-                          context_length=384, positions="learned", pooling="mean", embedding_dropout=0.4,
+                          context_length=256, positions="learned", pooling="mean", embedding_dropout=0.4,
                           residual_dropout=0.2, classifier_dropout=0.4),
         task=TaskConfig(name="classification"),
         data=DataConfig(path="imdb", tokenizer="words", tokenizer_vocabulary_size=20_000, truncation="both",
-                        augmentation=("word_dropout:0.15",),
+                        augmentation=("word_dropout:0.3",),
                         cleaning=("strip_html", *CLEANING)),
         optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="linear", warmup="5%", clip_norm=1.0,
                                   weight_decay=0.05),
-        training=TrainingConfig(num_epochs=5, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
+        training=TrainingConfig(num_epochs=4, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
                                 checkpoint_every="0.5 epochs"))
 
 

@@ -38,7 +38,7 @@ def optimizer(**changes) -> OptimizerConfig:
 def imdb() -> Config:
     return Config(
         model=ModelConfig(architecture="encoder", num_layers=2, width=128, num_heads=4, feed_forward_width=256,
-                          context_length=384, positions="learned", residual_dropout=0.0),
+                          context_length=256, positions="learned", residual_dropout=0.0),
         task=TaskConfig(name="masked_language_modeling", mask_fraction=0.2),
         data=DataConfig(path="imdb", text_field="text", tokenizer="words", tokenizer_vocabulary_size=20_000,
                         cleaning=("strip_html", *CLEANING[:2], "lower_case")),

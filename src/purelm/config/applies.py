@@ -51,9 +51,10 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "task.window_overlap": frozenset({"extractive_qa"}),
     "task.longest_answer": frozenset({"extractive_qa"}),
     "word_vectors": frozenset({"word_vectors"}),
-    "decoding.beam_size": frozenset({"sequence_to_sequence"}),
-    "decoding.length_penalty": frozenset({"sequence_to_sequence"}),
-    "decoding.max_new_tokens": frozenset({"language_modeling", "sequence_to_sequence", "dialogue", "code_generation"}),
+    "decoding.beam_size": frozenset({"sequence_to_sequence", "span_corruption"}),
+    "decoding.length_penalty": frozenset({"sequence_to_sequence", "span_corruption"}),
+    "decoding.max_new_tokens": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence", "dialogue",
+                                          "code_generation"}),
     "decoding.temperature": frozenset({"language_modeling", "dialogue", "code_generation"}),
     "decoding.num_samples": frozenset({"code_generation"}),
     "data.format": _EXAMPLES,
@@ -83,6 +84,7 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "training.z_loss": _EXAMPLES | _WINDOWS - {"word_vectors"},
     "training.loss_chunk": frozenset({"language_modeling", "masked_language_modeling", "span_corruption",
                                       "sequence_to_sequence", "dialogue", "code_generation"}),
+    "model.token_types": frozenset({"classification", "extractive_qa"}),
     "model.prefix_attention": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence"}),
     "model.num_classes": frozenset({"classification", "tagging"}),
     "model.pooling": frozenset({"classification"}),
@@ -107,6 +109,9 @@ def check_applies(config: Config) -> None:
         _check_task_fields(config)
     _check_mixture(config)
     _check_decoder(config)
+    if name == "extractive_qa" and config.model.token_types == 1:
+        raise UserError("config.model.token_types=1 says nothing to extractive_qa; give 2 (question, paragraph), 3 "
+                        "(words of the paragraph that are in the question too) or 0")
     if config.adapter.rank is None and (found := _set_fields(config.adapter)):
         raise UserError(f"config.adapter.{found[0]} has no effect without config.adapter.rank; set that too")
     writes = ("language_modeling", "code_generation", "dialogue")
@@ -121,9 +126,9 @@ def _check_decoder(config: Config) -> None:
     if config.task.name == "span_corruption" and not config.model.prefix_attention:
         raise UserError("config.task.name=span_corruption with a decoder reads its input both ways: set "
                         "config.model.prefix_attention=True, or take architecture encoder_decoder")
-    if config.task.name == "sequence_to_sequence" and config.decoding.beam_size > 1:
-        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size}: beam search is for encoder_decoder and "
-                        "recurrent_encoder_decoder; set it to 1 for architecture decoder")
+    if config.task.name in ("sequence_to_sequence", "span_corruption") and config.decoding.beam_size > 1:
+        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size}: beam search is for encoder_decoder "
+                        "and recurrent_encoder_decoder; set it to 1 for architecture decoder")
 
 
 def _check_mixture(config: Config) -> None:

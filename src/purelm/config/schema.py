@@ -138,7 +138,8 @@ class DataConfig:
     truncation: Literal["head", "tail", "both"] = knob(
         "head", "what is kept of a text longer than the context: its start, its end, or half of each")
     bucketing: bool = knob(True, "batches of examples of like length, padded to few lengths; else to the context")
-    tfds_name: str | None = knob(None, "TFDS name, such as lm1b or my_set/config:1.0.0; path, where given, goes before it")
+    tfds_name: str | None = knob(
+        None, "TFDS name, such as lm1b or my_set/config:1.0.0; path, where given, goes before it")
     tfds_dir: str | None = knob(None, "where TFDS keeps its data; none is its own default")
     document: Literal["file", "line", "blank_line"] = knob("file", "what ends a document of a text file")
     cleaning: tuple[str, ...] = knob(("unicode_nfc", "control_characters", "exact_duplicates"),
