@@ -7,9 +7,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purelm.config import ModelConfig
-from purelm.models import Transformer
+from purelm.models import Transformer, parameter_shapes
 
 POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi", "t5")
 # Compiling is most of these tests' time; what is compiled runs for milliseconds.
@@ -34,6 +35,17 @@ def random_params(config: ModelConfig, seed: int = 0, scale: float = 0.3):
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     return jax.tree.unflatten(
         structure, [leaf + scale * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)])
+
+
+def any_params(config: ModelConfig, seed: int = 0, scale: float = 0.3):
+    """Random numbers, scales about 1, without the compilation that initial values take."""
+    draw = np.random.default_rng(seed)
+
+    def leaf(path, shape):
+        values = scale * draw.standard_normal(shape.shape)
+        return jnp.asarray(values + (path[-1].key == "scale"), shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, parameter_shapes(config))
 
 
 def tokens(batch: int = 2, length: int = 12, seed: int = 3) -> jax.Array:

@@ -11,11 +11,11 @@ import pytest
 from small_models import (
     POSITIONS,
     SOURCE_SEGMENTS,
+    any_params,
     encoder_decoder,
     init,
     jit,
     loss_and_gradient,
-    random_params,
     small,
     source,
     tokens,
@@ -72,10 +72,10 @@ def translation_influence(config, params, source_BS, segments_BS, tokens_BT):
 
 @pytest.mark.parametrize("changes", FORMS[::3], ids=str)
 def test_each_target_sees_all_of_the_source_and_none_of_what_comes_after_it(changes):
-    config = encoder_decoder(**{**changes, "tied_embeddings": False})
+    config = encoder_decoder(**{**changes, "tied_embeddings": False, "scan_layers": True})
     segments_BS = SOURCE_SEGMENTS[1:]
     source_TS, target_TT = translation_influence(
-        config, random_params(config), source()[1:], segments_BS, jnp.arange(8)[None])
+        config, any_params(config), source()[1:], segments_BS, jnp.arange(8)[None])
     assert (source_TS[:, :5] > 0).all()  # reddens where the decoder does not attend to the encoder, or only causally
     assert (source_TS[:, 5:] == 0).all()  # padding
     assert not np.triu(target_TT, 1).any() and (np.diag(target_TT) > 0).all()
@@ -94,8 +94,8 @@ def chained(config, params, source_BS, segments_BS, tokens_BT):
 
 @pytest.mark.parametrize("changes", FORMS[5:9], ids=str)
 def test_padding_changes_nothing_and_rows_are_independent(changes):
-    config = encoder_decoder(**changes)
-    params, tokens_BT = random_params(config), tokens()
+    config = encoder_decoder(**{**changes, "scan_layers": True})
+    params, tokens_BT = any_params(config), tokens()
     expected = translation_logits(config, params, source()[1:, :5], None, tokens_BT[1:])
     padded = translation_logits(config, params, source(), SOURCE_SEGMENTS, tokens_BT)
     assert_close(padded[1:], expected, 2e-5)
@@ -114,8 +114,8 @@ def packed_logits(config, params, source_BS, segments_BS, tokens_BT, segments_BT
 
 
 def test_packed_pairs_equal_each_alone():
-    config = encoder_decoder(positions="rope")
-    params = random_params(config)
+    config = encoder_decoder(positions="rope", scan_layers=True)
+    params = any_params(config)
     sources, targets = (source()[:1, :3], source()[:1, 3:]), (tokens()[:1, :5], tokens()[:1, 5:])
     segments_BS, segments_BT = jnp.array([[1] * 3 + [2] * 4]), jnp.array([[1] * 5 + [2] * 7])
     # RoPE reads differences alone: positions may go on.
@@ -127,7 +127,7 @@ def test_packed_pairs_equal_each_alone():
 @pytest.mark.parametrize("changes", [{"architecture": "encoder"}, {"architecture": "encoder_decoder"}], ids=str)
 def test_scan_remat_and_xla_change_nothing(changes):
     plain = small(**changes, num_layers=4, layer_sharing=2, attention_implementation="naive")
-    params = random_params(plain)
+    params = any_params(plain)
 
     def outcome(config):
         if config.architecture == "encoder":
@@ -144,7 +144,7 @@ LEARNABLE = [{"architecture": "encoder", "head_transform": True, "head_bias": Tr
              {"head_bias": True, "tied_embeddings": False, "zero_head": True, "zero_outputs": True},
              {"head_scale": "inverse_sqrt_width", "shared_embeddings": False, "positions": "t5", "relative_buckets": 8},
              {"parallel_block": True, "residual_scale": "rezero", "norm": "rms_norm", "initialization": "xavier"},
-             {"norm_place": "sandwich", "attention_sink": True, "scan_layers": True, "encoder_layers": 1}]
+             {"norm_place": "sandwich", "attention_sink": True, "encoder_layers": 1}]
 
 
 @jit
@@ -158,7 +158,7 @@ def translation_gradient(config, params, source_BS, segments_BS, tokens_BT):
 
 @pytest.mark.parametrize("changes", LEARNABLE, ids=str)
 def test_every_parameter_gets_a_gradient_within_a_few_steps(changes):
-    config = small(**{"architecture": "encoder_decoder", **changes})
+    config = small(**{"architecture": "encoder_decoder", "scan_layers": True, **changes})
     params = init(config, jax.random.key(0))
     largest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     for _ in range(8):
@@ -178,7 +178,7 @@ def test_every_parameter_gets_a_gradient_within_a_few_steps(changes):
 
 def test_an_encoder_is_the_same_alone_and_beside_a_decoder():
     config = encoder_decoder(positions="rope", shared_embeddings=False, encoder_layers=1)
-    params = random_params(config)
+    params = any_params(config)
     model = Transformer(config)
     alone = Transformer(small(architecture="encoder", positions="rope", num_layers=1))
 
@@ -199,7 +199,7 @@ def collected(config, params):
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_cross_attention_weights_come_out_by_name(scan_layers):
     config = encoder_decoder(scan_layers=scan_layers)
-    weights = collected(config, random_params(config))["cross_attention_weights_LBNTS"]
+    weights = collected(config, any_params(config))["cross_attention_weights_LBNTS"]
     assert weights.shape == (2, 2, 4, 12, 7)
     assert_close(weights.sum(axis=-1), np.ones(weights.shape[:-1]))
     assert (weights[:, 1, ..., 5:] == 0).all() and (weights[:, 1, ..., :5] > 0).all()
@@ -213,8 +213,8 @@ def dropped_logits(config, params, key):
 
 def test_dropout_of_both_stacks_needs_a_key_and_depends_on_it():
     rates = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout", "feed_forward_dropout"), 0.3)
-    config = encoder_decoder(**rates)
-    params = random_params(config)
+    config = encoder_decoder(**rates, scan_layers=True)
+    params = any_params(config)
     one, same, other = (dropped_logits(config, params, jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
@@ -224,7 +224,7 @@ def test_dropout_of_both_stacks_needs_a_key_and_depends_on_it():
 
 def test_unstacked_layers_are_the_same_encoder_decoder():
     config = encoder_decoder()
-    params = random_params(config)
+    params = any_params(config)
     inputs = (source(), SOURCE_SEGMENTS, tokens())
     expected = translation_logits(config, params, *inputs)
     assert_close(translation_logits(config, unstack_layers(params), *inputs), expected)

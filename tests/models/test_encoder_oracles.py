@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import pytest
-from small_models import SOURCE_SEGMENTS, random_params, small, source, tokens, translated
+from small_models import SOURCE_SEGMENTS, any_params, small, source, tokens, translated
 from torch_weights import assert_same_model, by_layer, flat, renamed, tensor, torch
 
 from purelm.config import presets
@@ -15,7 +15,7 @@ from purelm.models import Transformer
 from purelm.models.positions import sinusoidal
 
 TINY = {"vocabulary_size": 29, "context_length": 16, "num_layers": 2, "width": 16, "num_heads": 4,
-        "feed_forward_width": 24}
+        "feed_forward_width": 24, "scan_layers": True}
 SCALE = 0.2  # of the noise on initial values
 # Hugging Face's BERT and BART give the embedding of padding, 0, no gradient.
 WORDS_BS, WORDS_BT = jnp.maximum(source(), 1), jnp.maximum(tokens(), 1)
@@ -82,7 +82,7 @@ def test_vaswani_equals_torch_transformer(norm_place):
     assert_same_model(
         lambda params: translated(config, params, source(), SOURCE_SEGMENTS, tokens()).logits_BTV,
         lambda: oracle(ids(source()), tensor(SOURCE_SEGMENTS == 0), ids(tokens())),
-        oracle, random_params(config, scale=SCALE), weights)
+        oracle, any_params(config, scale=SCALE), weights)
 
 
 BERT_LAYER = {"attention/query": "attention.self.query", "attention/key": "attention.self.key",
@@ -121,7 +121,7 @@ def test_bert_equals_hugging_face():
         ours,
         lambda: oracle(ids(WORDS_BT), attention_mask=ids(mask), token_type_ids=ids(types)).logits
         * tensor(mask[..., None]),
-        oracle, random_params(config, scale=SCALE), bert_weights)
+        oracle, any_params(config, scale=SCALE), bert_weights)
 
 
 T5_ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
@@ -172,7 +172,7 @@ def test_t5_equals_hugging_face(version):
     assert_same_model(
         lambda params: translated(config, params, source(), SOURCE_SEGMENTS, tokens()).logits_BTV,
         lambda: oracle(ids(source()), attention_mask=ids(SOURCE_SEGMENTS), decoder_input_ids=ids(tokens())).logits,
-        oracle, random_params(config, scale=SCALE), weights)
+        oracle, any_params(config, scale=SCALE), weights)
 
 
 BART_ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
@@ -202,7 +202,7 @@ def test_bart_equals_hugging_face():
         encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=24, decoder_ffn_dim=24, dropout=0.0,
         attention_dropout=0.0, activation_dropout=0.0, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         forced_eos_token_id=2, decoder_start_token_id=2))
-    params = random_params(config, scale=SCALE)
+    params = any_params(config, scale=SCALE)
     with torch.no_grad():
         oracle.final_logits_bias.copy_(tensor(params["head"]["bias"][None]))  # a buffer, not a parameter
 
@@ -220,6 +220,6 @@ def test_bart_equals_hugging_face():
 def test_decoder_of_another_depth_than_its_encoder():
     # Reddens when a stack takes its number of layers from the other.
     config = small(architecture="encoder_decoder", num_layers=1, encoder_layers=3)
-    params = random_params(config)
+    params = any_params(config)
     assert params["encoder"]["layers"]["attention_norm"]["scale"].shape == (3, 16)
     assert params["layers"]["attention_norm"]["scale"].shape == (1, 16)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import POSITIONS, encoder_decoder, init, jit, logits, random_params, small, source, tokens
+from small_models import POSITIONS, any_params, encoder_decoder, init, jit, logits, small, source, tokens
 
 from purelm.errors import UserError
 from purelm.models import Transformer, init_cache
@@ -37,13 +37,13 @@ def influence(config, params, tokens_BT, **inputs):
 def test_each_token_of_an_encoder_sees_every_other_of_its_segment(positions):
     config = small(architecture="encoder", positions=positions, tied_embeddings=False, num_layers=1)
     segments = jnp.array([[1] * 5 + [2] * 4 + [0] * 3])
-    seen_TS = influence(config, random_params(config), jnp.arange(12)[None], segments_BT=segments) > 0
+    seen_TS = influence(config, any_params(config), jnp.arange(12)[None], segments_BT=segments) > 0
     np.testing.assert_array_equal(seen_TS, segments[0][:, None] == segments[0][None])  # reddens under a causal mask
 
 
 def test_a_window_of_an_encoder_has_two_sides():
     config = small(architecture="encoder", tied_embeddings=False, num_layers=1, attention_window=4)
-    seen_TS = influence(config, random_params(config), jnp.arange(12)[None]) > 0
+    seen_TS = influence(config, any_params(config), jnp.arange(12)[None]) > 0
     assert [list(np.flatnonzero(seen_TS[t])) for t in (0, 5, 11)] == [[0, 1, 2], [4, 5, 6, 7], [10, 11]]
 
 
@@ -52,12 +52,12 @@ def test_the_tokens_of_a_prefix_see_each_other(changes):
     config = small(prefix_attention=True, tied_embeddings=False, num_layers=1, **changes)
     prefix_BT = jnp.array([[1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0]])
     segments_BT = jnp.array([[1] * 6 + [2] * 4 + [0] * 2])
-    seen_TS = influence(config, random_params(config), jnp.arange(12)[None], prefix_BT=prefix_BT,
+    seen_TS = influence(config, any_params(config), jnp.arange(12)[None], prefix_BT=prefix_BT,
                         segments_BT=segments_BT) > 0
     expected = [[segments_BT[0, t] == segments_BT[0, s] and bool(s <= t or (prefix_BT[0, t] and prefix_BT[0, s]))
                  for s in range(12)] for t in range(12)]
     np.testing.assert_array_equal(seen_TS, expected)
-    causal_TS = influence(config, random_params(config), jnp.arange(12)[None]) > 0
+    causal_TS = influence(config, any_params(config), jnp.arange(12)[None]) > 0
     assert not np.triu(causal_TS, 1).any()  # without prefix_BT, a decoder as any
 
 
@@ -69,7 +69,7 @@ def prefixed(config, params, tokens_BT, prefix_BT, cache=None):
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_a_prefix_read_into_a_cache_equals_the_full_forward(positions):
     config = small(prefix_attention=True, positions=positions)
-    params, tokens_BT = random_params(config), tokens()
+    params, tokens_BT = any_params(config), tokens()
     prefix_BT = jnp.arange(12)[None] < jnp.array([[5], [3]])
     full = prefixed(config, params, tokens_BT, prefix_BT).logits_BTV
     first = prefixed(config, params, tokens_BT[:, :6], prefix_BT[:, :6], init_cache(config, 2, 16))
@@ -103,7 +103,7 @@ def parts_of_logits(config, params, tokens_BT):
 @pytest.mark.parametrize("changes", HEADS, ids=str)
 def test_hidden_kernel_and_bias_make_the_logits_whole_or_in_chunks(changes):
     config = small(**changes)
-    params = random_params(config)
+    params = any_params(config)
     hidden, last, kernel, bias = parts_of_logits(config, params, tokens())
     assert (bias is None) != config.head_bias
     product = hidden @ kernel + (0 if bias is None else bias)

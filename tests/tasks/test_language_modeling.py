@@ -36,13 +36,15 @@ def close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), a, b)
 
 
-@pytest.mark.parametrize("model", [{}, {"tied_embeddings": False, "logits_softcap": 3.0}])
+@pytest.mark.parametrize("model", [
+    {}, {"tied_embeddings": False, "logits_softcap": 3.0},
+    {"head_bias": True, "head_transform": True, "head_scale": "inverse_sqrt_width"}])
 def test_chunked_loss_equals_whole(model):
-    # Reddens where the chunked path forgets the softcap, or takes another head than the logits do.
+    # Reddens where the chunked path forgets the softcap or the bias, or takes another head than the logits do.
     training = {"label_smoothing": 0.1, "z_loss": 0.01}
     config = make_config(training, **model)
     params, batch = language_modeling.initialize(config, jax.random.key(0)), make_batch(config)
-    params = jax.tree.map(lambda leaf: 5 * leaf, params)  # so that the softcap bends
+    params = jax.tree.map(lambda leaf: 5 * leaf + 0.1, params)  # so that the softcap bends, and biases are not zero
     close(gradient(config, params, batch), gradient(make_config(training | {"loss_chunk": 13}, **model), params, batch))
 
 

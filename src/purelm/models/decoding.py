@@ -43,12 +43,13 @@ def start(
     if config.architecture != "encoder_decoder":
         raise UserError(f"config.model.architecture={config.architecture} reads no source: "
                         "choose encoder_decoder or recurrent_encoder_decoder")
+    cache = init_cache(config, source_BS.shape[0], length)
     model, variables = Transformer(config), {"params": params}
     if source_segments_BS is None:
         source_segments_BS = jnp.ones(source_BS.shape, jnp.int32)
     encoded = model.apply(variables, source_BS, source_segments_BS=source_segments_BS, method="encode")
     encoded = model.apply(variables, encoded, method="precompute")
-    return State(init_cache(config, source_BS.shape[0], length), encoded._replace(features_BSD=None))
+    return State(cache, encoded._replace(features_BSD=None))
 
 
 def step(config: ModelConfig, params: Params, tokens_B1: jax.Array, state: Any) -> tuple[jax.Array, Any]:
