@@ -24,6 +24,7 @@ INPUT = flags.DEFINE_string("input", None, "file of rows, .jsonl or .txt")
 OUTPUT = flags.DEFINE_string("output", None, "file for the answers, .jsonl; printed if not given")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best (by validation loss) or a step")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "rows at once; the run's own if not given", lower_bound=1)
+EXPLAIN = flags.DEFINE_bool("explain", False, "classification with attention pooling: what was read, token by token")
 cli.define_decoding_flags()
 
 
@@ -32,7 +33,8 @@ def main() -> None:
     from purelm.evaluation.report import write_predictions
 
     rows = answer_new(WORKDIR.value, text=TEXT.value, path=INPUT.value, output=OUTPUT.value,
-                      checkpoint=CHECKPOINT.value, batch_size=BATCH_SIZE.value, decoding=cli.decoding_changes(),
+                      checkpoint=CHECKPOINT.value, batch_size=BATCH_SIZE.value, explain=EXPLAIN.value,
+                      decoding=cli.decoding_changes(),
                       progress=lambda line: print(line, file=sys.stderr, flush=True))
     if OUTPUT.value is None:
         for row in rows:

@@ -8,8 +8,8 @@ Recipes (the argument after the colon):
   encoder_decoder  an encoder and a decoder from scratch, with a beam.
 
 To beat on the test split, by ROUGE-1/2/L F1 against the best of several references (Porter stemming): the first
-sentence of the document (experiments/baselines.py), 31.4 / 12.3 / 24.9. The paper's best systems begin from a pretrained
-BART-large; nothing here does.
+sentence of the document (experiments/baselines.py), 31.4 / 12.3 / 24.9. The paper's best systems begin from a
+pretrained BART-large; nothing here does.
 
 Measured (2 cores): see docs/results/systems.md.
 Command: python experiments/train.py --config=configs/summarization/transformer.py:decoder --workdir=runs/summaries \

@@ -14,7 +14,7 @@ from purelm.training.load import load_run
 
 def answer_new(workdir: str | None, *, text: str | None, path: str | None, output: str | None = None,
                checkpoint: str = "latest", batch_size: int | None = None, decoding: dict[str, Any] | None = None,
-               progress: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+               explain: bool = False, progress: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
     """One answer for each new row, in order, as the task's `predict` gives them.
 
     Args:
@@ -24,6 +24,7 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
       output: where the answers will be written; looked at before any work is done.
       batch_size: rows at once; None is the run's.
       decoding: fields of config.decoding to change.
+      explain: adds the weights of attention pooling, [token, weight] in the order of the text.
       progress: called with one line at the start of each long part.
 
     Raises:
@@ -53,5 +54,11 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
         examples = read_new_rows(path, data, format_name, lambda text: evaluator.example_of_text(run.config, text))
     examples = clean_examples(examples, data, format_name)
     training = run.config.training
+    options: dict[str, Any] = {}
+    if explain:
+        if run.config.task.name != "classification" or run.config.model.pooling != "attention":
+            raise UserError("--explain is for classification with config.model.pooling=attention, such as "
+                            "configs/classification/bilstm_attention.py")
+        options["explain"] = True
     return evaluator.predict(run, examples, batch_size=batch_size or training.batch_size // training.accumulation_steps,
-                             progress=progress)
+                             progress=progress, **options)
