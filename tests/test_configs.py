@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib.util
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 from purelm.config import Config, finalize, from_flag, validate
 from purelm.config.applies import TRANSFORMERS
 from purelm.tasks import task_of
+from purelm.training.launch import start_lines
 from purelm.training.parallel import make_engine
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -83,6 +85,7 @@ def test_a_config_trains_a_step(path, argument):
     finalize(config, vocabulary_size=11, tokens_per_epoch=10**9)
     config = small(config)
     engine = make_engine(config)
+    assert start_lines(config, types.SimpleNamespace(describe=lambda: "data"), engine, 0, [])
     state = engine.init(0)
     before = engine.gather(state).params
     state, _ = engine.train_step(state, a_batch(config))

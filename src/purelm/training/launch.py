@@ -192,7 +192,9 @@ def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> 
     lines = [data.describe(),
              f"model: {count_parameters(engine.shapes().params):,} parameters"
              + (f" ({frozen:,} of them frozen)" if frozen else "")
-             + f", {flops_per_token(config.model, config.model.context_length):,} FLOPs a token",
+             # Other tasks have no output layer over the vocabulary, which the count holds.
+             + (f", {flops_per_token(config.model, config.model.context_length):,} FLOPs a token"
+                if task_of(config).UNIT == "tokens" else ""),
              f"training: {training.num_steps} steps of {training.batch_size} x {config.model.context_length} tokens, "
              f"{engine.name} on {len(devices)} x {kind}"]
     if peak_flops(kind) is not None:
