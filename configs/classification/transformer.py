@@ -26,8 +26,8 @@ def imdb() -> Config:
                           context_length=256, positions="learned", pooling="mean", embedding_dropout=0.4,
                           residual_dropout=0.2, classifier_dropout=0.4),
         task=TaskConfig(name="classification"),
-        data=DataConfig(path="imdb", tokenizer="words", tokenizer_vocabulary_size=20_000, truncation="both",
-                        augmentation=("word_dropout:0.3",),
+        data=DataConfig(tfds_name="imdb_reviews", tokenizer="words", tokenizer_vocabulary_size=20_000,
+                        truncation="both", augmentation=("word_dropout:0.3",),
                         cleaning=("strip_html", *CLEANING)),
         optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="linear", warmup="5%", clip_norm=1.0,
                                   weight_decay=0.05),
@@ -41,7 +41,8 @@ def banking77() -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, context_length=96),
-        data=dataclasses.replace(config.data, path="banking77", tokenizer_vocabulary_size=4000, cleaning=CLEANING),
+        data=dataclasses.replace(config.data, path="banking77", tfds_name=None, tokenizer_vocabulary_size=4000,
+                                 cleaning=CLEANING),
         training=TrainingConfig(num_epochs=25, batch_size=64, label_smoothing=0.1, log_every="20",
                                 evaluate_every="1 epochs", checkpoint_every="1 epochs"))
 
@@ -52,7 +53,7 @@ def csl() -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, context_length=64, embedding_dropout=0.3),
-        data=dataclasses.replace(config.data, path="csl_category", tokenizer="characters",
+        data=dataclasses.replace(config.data, path="csl_category", tfds_name=None, tokenizer="characters",
                                  augmentation=("word_dropout:0.15", "word_deletion:0.1")),
         training=dataclasses.replace(config.training, num_epochs=15))
 

@@ -40,7 +40,7 @@ def imdb() -> Config:
         model=ModelConfig(architecture="encoder", num_layers=2, width=128, num_heads=4, feed_forward_width=256,
                           context_length=256, positions="learned", residual_dropout=0.0),
         task=TaskConfig(name="masked_language_modeling", mask_fraction=0.2),
-        data=DataConfig(path="imdb", text_field="text", tokenizer="words", tokenizer_vocabulary_size=20_000,
+        data=DataConfig(tfds_name="imdb_reviews", tokenizer="words", tokenizer_vocabulary_size=20_000,
                         cleaning=("strip_html", *CLEANING[:2], "lower_case")),
         optimizer=optimizer(),
         training=TrainingConfig(num_epochs=3, batch_size=32, log_every="20", evaluate_every="20%",
@@ -56,7 +56,7 @@ def squad() -> Config:
                           feed_forward="swiglu", feed_forward_width=256, positions="rope", rope_base=1000.0,
                           norm="rms_norm", norm_epsilon=1e-6, qk_norm=True, bias=False, embedding_norm=True,
                           zero_outputs=True, initialization="gpt2", initialization_stddev=0.044),
-        data=DataConfig(path="squad_v1", text_field="context", tokenizer="bpe", tokenizer_vocabulary_size=8000,
+        data=DataConfig(tfds_name="squad", text_field="context", tokenizer="bpe", tokenizer_vocabulary_size=8000,
                         cleaning=CLEANING),
         training=dataclasses.replace(config.training, num_epochs=20))
 

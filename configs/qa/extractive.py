@@ -30,7 +30,7 @@ def squad() -> Config:
                           initialization_stddev=0.044, embedding_dropout=0.1, residual_dropout=0.1,
                           classifier_dropout=0.1),
         task=TaskConfig(name="extractive_qa", window_overlap=64, longest_answer=20),
-        data=DataConfig(path="squad_v1", tokenizer="bpe", tokenizer_vocabulary_size=8000),
+        data=DataConfig(tfds_name="squad", tokenizer="bpe", tokenizer_vocabulary_size=8000),
         optimizer=OptimizerConfig(name="muon", learning_rate=0.01, adam_learning_rate=0.003, schedule="wsd",
                                   warmup="50", decay="60%", beta1=0.9, beta2=0.98, momentum=0.95, nesterov=True,
                                   clip_norm=1.0),

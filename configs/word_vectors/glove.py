@@ -28,7 +28,7 @@ def get_config():
         model=ModelConfig(architecture="word_vectors", width=100, context_length=512),
         task=TaskConfig(name="word_vectors"),
         word_vectors=WordVectorsConfig(method="glove", window=10),
-        data=DataConfig(path="imdb", tokenizer="words", tokenizer_vocabulary_size=100_000, document="line",
+        data=DataConfig(tfds_name="imdb_reviews", tokenizer="words", tokenizer_vocabulary_size=100_000, document="line",
                         validation_fraction=0.01, test_fraction=0.0,
                         cleaning=("strip_html", "unicode_nfc", "control_characters", "lower_case")),
         optimizer=OptimizerConfig(name="adam", learning_rate=0.01, schedule="linear"),

@@ -145,6 +145,7 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         raise UserError(f"config.data.tfds_name={name} needs tensorflow-datasets ({error}); run pip install "
                         "tensorflow-datasets") from error
     set_name = name.split("/")[0].split(":")[0]
+    logging.getLogger("absl").setLevel(logging.ERROR)  # A set that is not there is said below, in one line.
     # Not every set is in the registry until its module is imported (wmt14, c4, glue, ...).
     _import_module_of(set_name, os.path.dirname(tfds.__file__))
     try:
@@ -165,7 +166,7 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         f"config.data.tfds_name={name}: not prepared as array_record in {folder}; where a network and TensorFlow are "
         f"at hand run: pip install 'purelm[prepare]' && python -c \"import tensorflow_datasets as tfds; "
         f"tfds.builder('{name}', file_format='array_record', data_dir='DIR').download_and_prepare()\", copy DIR here "
-        "and give --config.data.tfds_dir=DIR")
+        "and give --config.data.tfds_dir=DIR; or give the same data as files by --config.data.path=FOLDER")
 
 
 def _import_module_of(set_name: str, root: str) -> None:
