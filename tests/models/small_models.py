@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from purelm.config import ModelConfig
 from purelm.models import Transformer, parameter_shapes
@@ -17,6 +18,11 @@ POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi", "t5")
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 BASE = ModelConfig(vocabulary_size=29, context_length=16, num_layers=2, width=16, num_heads=4)
+
+
+def first_quick(number: int, cases):
+    """The cases, of which those after the first `number` are for `make test-all`."""
+    return [case if i < number else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]
 
 
 def small(**changes) -> ModelConfig:

@@ -13,6 +13,7 @@ from small_models import (
     SOURCE_SEGMENTS,
     any_params,
     encoder_decoder,
+    first_quick,
     init,
     jit,
     loss_and_gradient,
@@ -70,7 +71,7 @@ def translation_influence(config, params, source_BS, segments_BS, tokens_BT):
     return source_TS, target_TV[:, tokens_BT[0]]
 
 
-@pytest.mark.parametrize("changes", FORMS[::3], ids=str)
+@pytest.mark.parametrize("changes", first_quick(2, FORMS[::-3]), ids=str)
 def test_each_target_sees_all_of_the_source_and_none_of_what_comes_after_it(changes):
     config = encoder_decoder(**{**changes, "tied_embeddings": False, "scan_layers": True})
     segments_BS = SOURCE_SEGMENTS[1:]
@@ -92,7 +93,7 @@ def chained(config, params, source_BS, segments_BS, tokens_BT):
     return jax.grad(total, has_aux=True)(params)
 
 
-@pytest.mark.parametrize("changes", FORMS[5:9], ids=str)
+@pytest.mark.parametrize("changes", first_quick(2, FORMS[5:9]), ids=str)
 def test_padding_changes_nothing_and_rows_are_independent(changes):
     config = encoder_decoder(**{**changes, "scan_layers": True})
     params, tokens_BT = any_params(config), tokens()
@@ -156,7 +157,7 @@ def translation_gradient(config, params, source_BS, segments_BS, tokens_BT):
     return jax.grad(total)(params)
 
 
-@pytest.mark.parametrize("changes", LEARNABLE, ids=str)
+@pytest.mark.parametrize("changes", first_quick(3, LEARNABLE), ids=str)
 def test_every_parameter_gets_a_gradient_within_a_few_steps(changes):
     config = small(**{"architecture": "encoder_decoder", "scan_layers": True, **changes})
     params = init(config, jax.random.key(0))
@@ -196,7 +197,7 @@ def collected(config, params):
     return translated(config, params, source(), SOURCE_SEGMENTS, tokens(), collect=True).intermediates
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("scan_layers", first_quick(1, [True, False]))
 def test_cross_attention_weights_come_out_by_name(scan_layers):
     config = encoder_decoder(scan_layers=scan_layers)
     weights = collected(config, any_params(config))["cross_attention_weights_LBNTS"]
