@@ -17,7 +17,7 @@ import pytest
 from purelm.data.tokenizers import CharacterTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
+TRAIN, EVALUATE, GENERATE, PREDICT, CHAT, BASELINES = "train", "evaluate", "generate", "predict", "chat", "baselines"
 CONFIG = "--config={configs}/lm/shakespeare_char.py:cpu"
 TINY = ["--config.model.num_layers=1", "--config.model.width=16", "--config.model.num_heads=2",
         "--config.model.context_length=16", "--config.training.num_steps=2", "--config.training.batch_size=2",
@@ -25,6 +25,12 @@ TINY = ["--config.model.num_layers=1", "--config.model.width=16", "--config.mode
         "--config.training.checkpoint_every=1"]
 GOOD = [CONFIG, "--config.data.path={files}/good.txt", *TINY]
 NEW = "--workdir={new}"
+
+
+def example_task(config: str, folder: str) -> list[str]:
+    """Arguments that would train a config of examples on a folder of `places`."""
+    return [f"--config={{configs}}/{config}.py", f"--config.data.path={{files}}/{folder}", NEW]
+
 
 # (what is wrong, program, arguments, parts of the message)
 CASES = [
@@ -120,6 +126,37 @@ CASES = [
     ("process number out of range", TRAIN,
      [*GOOD, NEW, "--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], ["--process_id=2", "0 to 1"]),
     ("cluster that is not there", TRAIN, [*GOOD, NEW, "--coordinator=auto"], ["--coordinator=auto", "no cluster"]),
+    ("unknown task", TRAIN, [*GOOD, NEW, "--config.task.name=clasification"], ["did you mean 'classification'"]),
+    ("task of a module that is not there", TRAIN, [*GOOD, NEW, "--config.task.name=my_tasks.rating"], ["my_tasks"]),
+    ("architecture that cannot do the task", TRAIN, [*GOOD, NEW, "--config.model.architecture=encoder"],
+     ["architecture=encoder cannot do", "decoder or recurrent"]),
+    ("option of another architecture", TRAIN, [*GOOD, NEW, "--config.model.cell=gru"], ["config.model.cell='gru'"]),
+    ("option of another task", TRAIN, [*GOOD, NEW, "--config.task.window_overlap=3"], ["for extractive_qa"]),
+    ("label unseen in training", TRAIN, example_task("classification/transformer", "unseen"),
+     ["validation.jsonl, line 2", "'godd'", "did you mean 'good'"]),
+    ("label that is missing", TRAIN, example_task("classification/transformer", "unlabeled"),
+     ["train.jsonl, line 2", "'label'", "did you mean 'lable'"]),
+    ("pair with a side missing", TRAIN, example_task("translation/transformer", "pairs"),
+     ["train.jsonl, line 2", "'de'", "config.data.target_field"]),
+    ("as many tags as words, but not in one line", TRAIN, example_task("tagging/transformer", "tags"),
+     ["train.jsonl, line 2", "2 tokens", "3 tags"]),
+    ("step that would move answers", TRAIN,
+     [*example_task("qa/extractive", "squad"), "--config.data.cleaning=('whitespace',)"], ["'whitespace'", "answers"]),
+    ("unknown augmentation", TRAIN,
+     [*example_task("classification/transformer", "unseen"), "--config.data.augmentation=('word_drop',)"],
+     ["did you mean 'word_dropout'"]),
+    ("start from what is no run", TRAIN, [*GOOD, NEW, "--config.init_from={files}"],
+     ["config.init_from", "config.json"]),
+    ("vectors that are none", TRAIN, [*GOOD, NEW, "--config.init_vectors={files}/good.txt"], ["good.txt, line 1"]),
+    ("adapters of nothing", TRAIN, [*GOOD, NEW, "--config.adapter.rank=2", "--config.adapter.targets=nothing"],
+     ["config.adapter.targets", "names no matrix"]),
+    ("predict without a text", PREDICT, ["--workdir={run}"], ["--text", "--input"]),
+    ("predict a text and a file", PREDICT, ["--workdir={run}", "--text=a", "--input=b"], ["not both"]),
+    ("predict into a folder that is not there", PREDICT, ["--workdir={run}", "--text=a", "--output={files}/no/x.jsonl"],
+     ["there is no folder"]),
+    ("predict a file that is not there", PREDICT, ["--workdir={run}", "--input={files}/no.csv"], ["no such file"]),
+    ("chat with what is no dialogue", CHAT, ["--workdir={run}"], ["language_modeling, not dialogue"]),
+    ("baselines of no data", BASELINES, ["--task=classification"], ["--data_path is missing"]),
     ("evaluate without a run", EVALUATE, [], ["--workdir is missing"]),
     ("evaluate what is no run", EVALUATE, ["--workdir={files}"], ["config.json"]),
     ("evaluate a folder that is not there", EVALUATE, [NEW], ["no such folder"]),
@@ -157,6 +194,23 @@ def program(name: str, *arguments: str) -> subprocess.CompletedProcess:
                           capture_output=True, timeout=120)
 
 
+def write_examples(files: pathlib.Path) -> None:
+    """Folders of examples, each wrong in one line."""
+    good, bad = {"text": "fine film", "label": "good"}, {"text": "poor film", "label": "bad"}
+    pair, tagged = {"en": "a b", "de": "c d"}, {"tokens": ["a", "b"], "tags": ["O", "O"]}
+    asked = {"id": "1", "context": "a b c", "question": "b?", "answers": [{"text": "b", "start": 2}]}
+    folders = {
+        "unseen": ([good, bad], [good, good | {"label": "godd"}]),
+        "unlabeled": ([good, {"text": "x", "lable": "good"}], [good]),
+        "pairs": ([pair, {"en": "only this"}], [pair]),
+        "tags": ([tagged, tagged | {"tags": ["O", "O", "O"]}], [tagged]),
+        "squad": ([asked], [asked])}
+    for name, splits in folders.items():
+        (files / name).mkdir()
+        for split, rows in zip(("train", "validation"), splits):
+            (files / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """Good and bad files, and a small run with three broken copies of it."""
@@ -180,6 +234,7 @@ def places(tmp_path_factory):
     (files / "imports.py").write_text("import nothing_such\n")
     (files / "wide.json").write_text(json.dumps({"model": {"width": "wide"}}))
     (files / "rule.json").write_text(json.dumps({"optimizer": {"decay_rules": [["a"]]}}))
+    write_examples(files)
     names = {"configs": ROOT / "configs", "files": files, "run": root / "run", "huge": root / "huge"}
     done = program(TRAIN, *[a.format(**names) for a in [*GOOD, "--workdir={run}"]])
     assert done.returncode == 0, done.stderr

@@ -58,9 +58,13 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
             check_same_data(folder, data.fingerprint)
         start_jax(coordinator=coordinator, num_processes=num_processes, process_id=process_id)
         from purelm.training.parallel import make_engine
+        from purelm.training.transfer import start_state
 
         engine = make_engine(config)
         _check_agreement(data)
+        taken = None
+        if not begun and (config.init_from or config.init_vectors):  # Before anything is written: it may not fit.
+            taken = start_state(config, engine, data.tokenizer)
     except UserError:
         with contextlib.suppress(OSError):  # Another process may have begun to write there.
             for path in made:
@@ -70,7 +74,7 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
 
     try:
         with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
-            return _train(config, data, folder, engine, changes, begun, quiet)
+            return _train(config, data, folder, engine, changes, begun, quiet, taken)
     except jax.errors.JaxRuntimeError as error:
         if "out of memory" not in str(error).lower() and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -108,7 +112,7 @@ def _check_agreement(data) -> None:
                         "the tokenizer of one by --config.data.tokenizer_path")
 
 
-def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], begun: bool, quiet: bool):
+def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], begun: bool, quiet: bool, taken):
     import jax
 
     from purelm.training import loop
@@ -132,7 +136,7 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
         progress = Progress(first_step=step, num_steps=training.num_steps, unit=task_of(config).UNIT,
                             quiet=quiet or not primary)
         if restored is None:
-            state, notes = start_state(config, engine, data.tokenizer)
+            state, notes = taken or start_state(config, engine, data.tokenizer)
         else:
             state, notes = engine.place(restored.state), []
         try:
