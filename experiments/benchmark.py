@@ -16,13 +16,16 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
   python experiments/benchmark.py                                     what needs nothing else: sampling, second start
   python experiments/benchmark.py --nanogpt=FOLDER --shakespeare=FILE  with nanoGPT's own code beside (its public
                                                                        repository, checked out by you) on input.txt
+  python experiments/benchmark.py --only=word_vectors --corpus=FILE    gensim beside ours
 """
 
-TABLES = ("training_step", "time_to_loss", "sampling", "second_start", "accelerator")
+TABLES = ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors")
 ONLY = flags.DEFINE_multi_enum("only", list(TABLES), TABLES, "which tables")
 NANOGPT = flags.DEFINE_string("nanogpt", None, "a checkout of github.com/karpathy/nanoGPT, to run beside ours")
 SHAKESPEARE = flags.DEFINE_string("shakespeare", None, "tinyshakespeare's input.txt")
-SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of time_to_loss", lower_bound=1)
+SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of time_to_loss and of word_vectors", lower_bound=1)
+CORPUS = flags.DEFINE_string("corpus", None, "text of word_vectors, one document a line, or .jsonl")
+EPOCHS = flags.DEFINE_integer("epochs", 5, "of word_vectors", lower_bound=1)
 CORES = flags.DEFINE_integer("cores", 2, "CPU cores that every program may use", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the tables to")
 
@@ -32,6 +35,7 @@ TITLES = {
     "sampling": "Sampling, batch 1, float32",
     "second_start": "Time to the first step, from process start",
     "accelerator": "GPT-2 124M, context 1024, bfloat16, one accelerator",
+    "word_vectors": "Word vectors beside gensim: one text, size, window, negatives and epochs",
 }
 
 
@@ -55,7 +59,7 @@ def main() -> None:
 
 def measure(name: str) -> list[dict[str, object]]:
     """The rows of one table; a note on stderr and no rows where something it needs was not given."""
-    needs = {"training_step": [NANOGPT], "time_to_loss": [NANOGPT, SHAKESPEARE]}.get(name, [])
+    needs = {"training_step": [NANOGPT], "time_to_loss": [NANOGPT, SHAKESPEARE], "word_vectors": [CORPUS]}.get(name, [])
     missing = [f"--{flag.name}" for flag in needs if flag.value is None]
     if missing:
         print(f"{name}: skipped, needs {' and '.join(missing)}", file=sys.stderr)
@@ -77,6 +81,10 @@ def measure(name: str) -> list[dict[str, object]]:
         from benchmarks import second_start
 
         return second_start.measure(SHAKESPEARE.value)
+    if name == "word_vectors":
+        from benchmarks import word_vectors
+
+        return word_vectors.measure(CORPUS.value, max(SEEDS.value, 2), CORES.value, EPOCHS.value)
     from benchmarks import accelerator
 
     rows = accelerator.measure(NANOGPT.value)

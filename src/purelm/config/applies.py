@@ -51,6 +51,7 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "task.window_overlap": frozenset({"extractive_qa"}),
     "task.longest_answer": frozenset({"extractive_qa"}),
     "word_vectors": frozenset({"word_vectors"}),
+    "decoding.candidates": frozenset({"sequence_to_sequence"}),
     "decoding.beam_size": frozenset({"sequence_to_sequence", "span_corruption"}),
     "decoding.length_penalty": frozenset({"sequence_to_sequence", "span_corruption"}),
     "decoding.max_new_tokens": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence", "dialogue",
@@ -78,8 +79,8 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "data.truncation": _EXAMPLES,
     "data.bucketing": _EXAMPLES,
     "data.document": _WINDOWS,
-    "data.packing": _WINDOWS,
-    "data.window_offset": _WINDOWS,
+    "data.packing": _WINDOWS - {"word_vectors"},
+    "data.window_offset": _WINDOWS - {"word_vectors"},
     "training.label_smoothing": _EXAMPLES | _WINDOWS - {"word_vectors"},
     "training.z_loss": _EXAMPLES | _WINDOWS - {"word_vectors"},
     "training.loss_chunk": frozenset({"language_modeling", "masked_language_modeling", "span_corruption",
@@ -109,6 +110,9 @@ def check_applies(config: Config) -> None:
         _check_task_fields(config)
     _check_mixture(config)
     _check_decoder(config)
+    if name == "word_vectors":
+        _check_word_vectors(config)
+    check_candidates(config)
     if name == "extractive_qa" and config.model.token_types == 1:
         raise UserError("config.model.token_types=1 says nothing to extractive_qa; give 2 (question, paragraph), 3 "
                         "(words of the paragraph that are in the question too) or 0")
@@ -120,6 +124,18 @@ def check_applies(config: Config) -> None:
                         "set it to False")
 
 
+def _check_word_vectors(config: Config) -> None:
+    glove = config.word_vectors.method == "glove"
+    unread = ("negatives", "negative_power", "subsample") if glove else ("glove_maximum", "glove_power")
+    for field in _set_fields(config.word_vectors):
+        if field in unread:
+            raise UserError(f"config.word_vectors.{field} has no effect with config.word_vectors.method="
+                            f"{config.word_vectors.method}: leave it out")
+    if config.optimizer.name == "sgd" and config.optimizer.momentum:
+        raise UserError(f"config.optimizer.momentum={config.optimizer.momentum}: word vectors by sgd move pair by pair, "
+                        "without momentum; set it to none")
+
+
 def _check_decoder(config: Config) -> None:
     if config.model.architecture != "decoder":
         return
@@ -129,6 +145,13 @@ def _check_decoder(config: Config) -> None:
     if config.task.name in ("sequence_to_sequence", "span_corruption") and config.decoding.beam_size > 1:
         raise UserError(f"config.decoding.beam_size={config.decoding.beam_size}: beam search is for encoder_decoder "
                         "and recurrent_encoder_decoder; set it to 1 for architecture decoder")
+
+
+def check_candidates(config: Config) -> None:
+    """Raises UserError for a beam where nothing is written."""
+    if config.decoding.candidates != "none" and config.decoding.beam_size > 1:
+        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size} has no effect with config.decoding."
+                        f"candidates={config.decoding.candidates}, which writes nothing: set it to 1")
 
 
 def _check_mixture(config: Config) -> None:

@@ -76,7 +76,8 @@ class PreparedData:
         return f"the windows that begin at tokens {shown} of the training split"
 
     def num_bytes(self, split_name: str) -> int | None:
-        return self.splits[split_name].num_bytes
+        # The words tokenizer does not keep all of a text: the loss of its tokens is not that of the text.
+        return None if self.tokenizer.kind == "words" else self.splits[split_name].num_bytes
 
 
 def prepare(config: Config, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None) -> PreparedData:
