@@ -132,8 +132,8 @@ def _check_word_vectors(config: Config) -> None:
             raise UserError(f"config.word_vectors.{field} has no effect with config.word_vectors.method="
                             f"{config.word_vectors.method}: leave it out")
     if config.optimizer.name == "sgd" and config.optimizer.momentum:
-        raise UserError(f"config.optimizer.momentum={config.optimizer.momentum}: word vectors by sgd move pair by pair, "
-                        "without momentum; set it to none")
+        raise UserError(f"config.optimizer.momentum={config.optimizer.momentum}: word vectors by sgd move pair by "
+                        "pair, without momentum; set it to none")
 
 
 def _check_decoder(config: Config) -> None:
