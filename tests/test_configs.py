@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from purelm.config import Config, finalize, from_flag, validate
-from purelm.config.applies import TRANSFORMERS
+from purelm.config.shapes import TRANSFORMERS
 from purelm.tasks import task_of
 from purelm.training.launch import start_lines
 from purelm.training.parallel import make_engine

@@ -35,7 +35,10 @@ def test_sharding_rules_name_every_parameter():
         {}, {"norm": "rms_norm", "norm_place": "sandwich", "qk_norm": True, "attention_sink": True, "positions": "t5",
              "tied_embeddings": False, "feed_forward": "swiglu", "embedding_norm": True, "num_kv_heads": 2},
         {"residual_scale": "rezero", "parallel_block": True, "positions": "rope"}, {"norm_place": "post"},
-        {"layer_sharing": 2, "positions": "sinusoidal", "bias": False}]
+        {"layer_sharing": 2, "positions": "sinusoidal", "bias": False},
+        {"architecture": "encoder", "token_types": 2, "head_transform": True, "head_bias": True},
+        {"architecture": "encoder_decoder", "shared_embeddings": False, "positions": "t5", "attention_sink": True,
+         "residual_scale": "rezero", "norm_place": "sandwich"}]
     for variant in variants:
         sizes = {"vocabulary_size": 8, "num_layers": 2, "width": 8, "num_heads": 4, "context_length": 4}
         model = Transformer(ModelConfig(**sizes | variant))

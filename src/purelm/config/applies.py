@@ -11,7 +11,6 @@ from typing import Any
 from purelm.config.schema import Config, ModelConfig
 from purelm.errors import UserError, did_you_mean
 
-TRANSFORMERS = frozenset({"decoder", "encoder", "encoder_decoder"})
 RECURRENT = frozenset({"recurrent", "recurrent_encoder_decoder"})
 
 # Fields of the model that recurrent networks read; a Transformer reads all but _RECURRENT_ONLY.

@@ -210,8 +210,11 @@ class AdapterConfig:
 class DecodingConfig:
     """How answers are written where a task writes (sequence_to_sequence, dialogue, code_generation)."""
 
+    candidates: Literal["none", "sentences"] = knob(
+        "none", "sequence_to_sequence: none writes freely; sentences answers with the sentence of the source that the "
+        "model finds most probable, by log-probability / length penalty (evaluation/candidates.py)")
     beam_size: int = knob(1, "hypotheses kept; 1 is greedy", minimum=1)
-    length_penalty: float = knob(0.6, "alpha in ((5 + length) / 6)^alpha (Wu et al. 2016)", minimum=0)
+    length_penalty: float = knob(0.6, "alpha in ((5 + length) / 6)^alpha (Wu et al. 2016); 0 has none", minimum=0)
     max_new_tokens: int = knob(128, "tokens of an answer at most", minimum=1)
     temperature: float = knob(0.0, "of draws; 0 is greedy (dialogue, code_generation)", minimum=0)
     num_samples: int = knob(1, "programs a problem (code_generation)", minimum=1)

@@ -9,9 +9,16 @@ import typing
 from typing import Any
 
 from purelm.config import durations
-from purelm.config.applies import TRANSFORMERS, check_applies
+from purelm.config.applies import check_applies
 from purelm.config.schema import Config, Duration, ModelConfig, OptimizerConfig, TrainingConfig
-from purelm.config.shapes import check_model, divisors, feed_forward_width, head_size, num_kv_heads
+from purelm.config.shapes import (
+    TRANSFORMERS,
+    check_model,
+    divisors,
+    feed_forward_width,
+    head_size,
+    num_kv_heads,
+)
 from purelm.errors import UserError, did_you_mean
 
 _DURATIONS = {"optimizer": ("warmup", "decay"), "training": ("log_every", "evaluate_every", "checkpoint_every")}
@@ -25,8 +32,7 @@ def validate(config: Config) -> Config:
     """
     check_fields(config)
     check_applies(config)
-    if config.model.architecture in TRANSFORMERS:
-        check_model(config.model)
+    check_model(config.model)
     _check_training(config.training)
     _check_parallel(config)
     _check_optimizer(config.optimizer)

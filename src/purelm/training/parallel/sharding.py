@@ -13,35 +13,46 @@ import jax
 from jax.sharding import PartitionSpec
 
 from purelm.config import Config
+from purelm.config.shapes import TRANSFORMERS
 from purelm.errors import UserError
 from purelm.training import rules
 
 PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"^embedding/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"^positions/embedding$", PartitionSpec(None, "fsdp")),
+    (r"^adapters/", PartitionSpec()),
+    (r"^(encoder/)?embedding/embedding$", PartitionSpec("tensor", "fsdp")),
+    (r"^(encoder/)?(positions|token_types)/embedding$", PartitionSpec(None, "fsdp")),
     (r"^head/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"^layers/attention/(query|key|value)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
-    (r"^layers/attention/(query|key|value)/bias$", PartitionSpec(None, "tensor")),
-    (r"^layers/attention/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
-    (r"^layers/feed_forward/(up|gate)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
-    (r"^layers/feed_forward/(up|gate)/bias$", PartitionSpec(None, "tensor")),
-    (r"^layers/feed_forward/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
-    (r"^layers/(attention/output|feed_forward/down)/bias$", PartitionSpec()),
+    (r"^head/bias$", PartitionSpec("tensor")),
+    (r"^head_transform/kernel$", PartitionSpec("fsdp", None)),
+    (r"^head_transform/bias$", PartitionSpec()),
+    (r"^(encoder/)?layers/(cross_)?attention/(query|key|value)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"^(encoder/)?layers/(cross_)?attention/(query|key|value)/bias$", PartitionSpec(None, "tensor")),
+    (r"^(encoder/)?layers/(cross_)?attention/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"^(encoder/)?layers/feed_forward/(up|gate)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"^(encoder/)?layers/feed_forward/(up|gate)/bias$", PartitionSpec(None, "tensor")),
+    (r"^(encoder/)?layers/feed_forward/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"^(encoder/)?layers/((cross_)?attention/output|feed_forward/down)/bias$", PartitionSpec()),
     (r"norm/(scale|bias)$", PartitionSpec()),
-    (r"^layers/attention/sink$", PartitionSpec()),
-    (r"^layers/(attention|feed_forward)_residual_scale$", PartitionSpec()),
-    (r"^relative_bias/", PartitionSpec()),
+    (r"^(encoder/)?layers/(cross_)?attention/sink$", PartitionSpec()),
+    (r"^(encoder/)?layers/((cross_)?attention|feed_forward)_residual_scale$", PartitionSpec()),
+    (r"^(encoder/)?relative_bias/", PartitionSpec()),
+    (r"^classifier/", PartitionSpec()),
 )
 
 USE_RULES: tuple[tuple[str, PartitionSpec | None], ...] = (
-    (r"^embedding/embedding$", PartitionSpec("tensor", None)),
-    (r"^positions/embedding$", PartitionSpec()),
+    (r"^(encoder/)?embedding/embedding$", PartitionSpec("tensor", None)),
+    (r"^(encoder/)?(positions|token_types)/embedding$", PartitionSpec()),
     (r".*", None),
 )
 
 
 def parameter_specs(params_shapes: Any) -> Any:
-    """The PartitionSpec of each parameter. Raises UserError for a parameter that no rule names."""
+    """The PartitionSpec of each parameter. Raises UserError for a parameter that no rule names.
+
+    Networks without Transformer layers are whole on every device (see `check_sizes`).
+    """
+    if "layers" not in params_shapes:
+        return jax.tree.map(lambda _: PartitionSpec(), params_shapes)
     return rules.match_rules(PARAMETER_RULES, params_shapes, "training/parallel/sharding.py PARAMETER_RULES")
 
 
@@ -69,8 +80,13 @@ def state_specs(state_shapes: Any, params_shapes: Any) -> Any:
 
 
 def check_sizes(config: Config) -> None:
-    """Raises UserError where a size of the model does not divide over the axis that splits it."""
+    """Raises UserError where a size of the model does not divide over the axis that splits it, or nothing splits it."""
     model, parallel = config.model, config.parallel
+    if model.architecture not in TRANSFORMERS:
+        if parallel.fsdp > 1 or parallel.tensor > 1:
+            raise UserError(f"config.parallel: fsdp={parallel.fsdp}, tensor={parallel.tensor}: networks of "
+                            f"architecture {model.architecture} are whole on each device; set both to 1")
+        return
     for axis, field in (("fsdp", "width"), ("tensor", "num_heads"), ("tensor", "num_kv_heads"),
                         ("tensor", "feed_forward_width"), ("tensor", "vocabulary_size")):
         parts, size = getattr(parallel, axis), getattr(model, field)
