@@ -1,8 +1,8 @@
-r"""LSTM and GRU language models of Shakespeare's characters (Zaremba et al. 2014, arXiv 1409.2329: dropout between layers
-alone; Cho et al. 2014, arXiv 1406.1078), beside the Transformers of shakespeare_char.py: same text, split and metric.
+r"""LSTM and GRU language models of Shakespeare's characters, beside the Transformers of shakespeare_char.py.
 
-Recipes (the argument after the colon): lstm, gru; two layers of 256 units. The state starts anew with each window of 128
-characters in training and evaluation; generate.py carries it through the whole text.
+Zaremba et al. 2014, arXiv 1409.2329 (dropout between layers alone); Cho et al. 2014, arXiv 1406.1078. Same text, split
+and metric as there. Recipes (the argument after the colon): lstm, gru; two layers of 256 units. The state starts anew
+with each window of 128 characters in training and evaluation; generate.py carries it through the whole text.
 
 Measured (2 cores, whole validation part): docs/results/systems.md.
 Command: python experiments/train.py --config=configs/lm/recurrent.py:lstm --workdir=runs/lstm_lm \
