@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from purelm.config import Config
+from purelm.config.applies import check_candidates
 from purelm.errors import UserError
 from purelm.evaluation import text_metrics
+from purelm.evaluation.candidates import choose_sentences
 from purelm.inference.sequence_to_sequence import answer
 from purelm.tasks.sequence_to_sequence import FORMAT, encode_sources, pair_of
 from purelm.training.load import LoadedRun
@@ -22,8 +24,13 @@ def predict(run: LoadedRun, examples: Sequence[Example], *, batch_size: int,
     """For each example {"text", "log_probability" (nats), "probability", "finished"}.
 
     The probability is that of the whole text and its end under the model. `finished` is False where
-    decoding.max_new_tokens cut the text off. Decodes as run.config.decoding says.
+    decoding.max_new_tokens cut the text off. Decodes as run.config.decoding says; with its `candidates` the text is a
+    sentence of the source, and the probability that of this sentence among them (see candidates.choose_sentences).
     """
+    check_candidates(run.config)
+    if run.config.decoding.candidates == "sentences":
+        return [{**choice._asdict(), "finished": True}
+                for choice in choose_sentences(run, examples, batch_size=batch_size, progress=progress)]
     tokenizer = run.tokenizer
     sources, _ = encode_sources(run.config, tokenizer, [pair_of(run.config, example)["source"] for example in examples])
     answers = answer(run.config, run.params, sources, batch_size=batch_size, end_id=tokenizer.end_of_text_id,
