@@ -2,8 +2,8 @@ r"""One-sentence summaries of papers (SciTLDR: Cachola et al. 2020, arXiv 2004.1
 
 Recipes (the argument after the colon; extract where there is none):
   extract          a small encoder and decoder from scratch, which answers with the sentence of the document that it
-                   finds the most probable summary (config.decoding.candidates; evaluation/candidates.py). It learns from
-                   the summaries alone, and never which sentence is a good one.
+                   finds the most probable summary (config.decoding.candidates; evaluation/candidates.py). It learns
+                   from the summaries alone, and never which sentence is a good one.
   decoder          document, end of text and summary in one row of a causal decoder; greedy. Best begun from a language
                    model, which knows English and how to copy: --config.init_from=runs/lm.
   pretrain         that language model: the same network on plain text (here the papers themselves; any English by
