@@ -74,7 +74,11 @@ def test_what_does_not_end_is_ended(program):
     "import urllib.request; urllib.request.urlopen('http://127.0.0.1')", "open('/etc/passwd').read()",
     "import os; os.kill(os.getppid(), 9)", "import os; os.rename('a', '/tmp/a')", "import os; os.symlink('/', 'a')",
     "import os; os.listdir('/'); os.open('/tmp/purelm-x', os.O_CREAT | os.O_WRONLY)", "import os; os.mkdir('../x')",
-    "open('../x', 'w')", "import shutil; shutil.rmtree('/tmp')", "import resource"])
+    "open('../x', 'w')", "import shutil; shutil.rmtree('/tmp')", "import resource",
+    "import sqlite3; sqlite3.connect('/tmp/purelm-x')",
+    "import __main__, os; __main__._REFUSED_EVENTS = (); os.system('true')",  # Reddens where the hook reads globals.
+    "import __main__; __main__._REFUSED_MODULES = (); import ctypes",
+    "import __main__, os; __main__._WRITTEN_PATHS.clear(); os.mkdir('../x')"])
 def test_what_is_refused(program):
     verdict = run(program)
     assert verdict.outcome == "error" and "the sandbox refuses" in verdict.message

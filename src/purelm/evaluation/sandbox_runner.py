@@ -18,7 +18,7 @@ _REFUSED_EVENTS = ("socket.", "subprocess.", "ctypes.", "os.fork", "os.forkpty",
                    "os.spawn", "os.system", "os.kill", "os.killpg", "pty.", "signal.pthread_kill", "resource.", "gc.",
                    "_thread.start_new_thread", "os.chown", "os.chmod", "os.link", "os.symlink", "os.setxattr",
                    "os.putenv", "os.unsetenv", "syslog.", "ftplib.", "http.", "urllib.", "smtplib.", "webbrowser.",
-                   "sys._current_frames", "winreg.", "msvcrt.")
+                   "sys._current_frames", "sqlite3.", "winreg.", "msvcrt.")
 _REFUSED_MODULES = ("ctypes", "_ctypes", "_posixsubprocess", "multiprocessing", "_multiprocessing", "_testcapi",
                     "_testinternalcapi", "_xxsubinterpreters", "resource", "fcntl")
 # Events whose arguments begin with so many paths that are written.
@@ -159,6 +159,9 @@ def _hook(folder, library):
     """Refuses processes, threads, sockets and foreign code, writing outside of `folder`, and reading outside of it and
     of Python's own `library`. An audit hook cannot be taken away once it is there (PEP 578)."""
     realpath, fsdecode, separator = os.path.realpath, os.fsdecode, os.sep
+    # Of its own: the program can import this module as __main__ and empty the tables there.
+    refused_events, refused_modules, written_paths, writing = (
+        _REFUSED_EVENTS, frozenset(_REFUSED_MODULES), dict(_WRITTEN_PATHS), _WRITING)
     folder = realpath(folder) + separator
     readable = (folder, library + separator, os.devnull, "/dev/urandom")
 
@@ -169,15 +172,15 @@ def _hook(folder, library):
     def hook(event, arguments):
         if event == "open":
             path, _, flags = arguments
-            if not inside(path, (folder, os.devnull) if (flags or 0) & _WRITING else readable):
+            if not inside(path, (folder, os.devnull) if (flags or 0) & writing else readable):
                 raise PermissionError(f"the sandbox refuses to open {path!r}")
         elif event == "import":
-            if arguments[0].split(".")[0] in _REFUSED_MODULES:
+            if arguments[0].split(".")[0] in refused_modules:
                 raise PermissionError(f"the sandbox refuses to import {arguments[0]}")
-        elif event in _WRITTEN_PATHS:
-            if not all(inside(path, folder) for path in arguments[:_WRITTEN_PATHS[event]]):
+        elif event in written_paths:
+            if not all(inside(path, folder) for path in arguments[:written_paths[event]]):
                 raise PermissionError(f"the sandbox refuses {event} outside of its folder")
-        elif event.startswith(_REFUSED_EVENTS):
+        elif event.startswith(refused_events):
             raise PermissionError(f"the sandbox refuses {event}")
 
     return hook
