@@ -68,6 +68,7 @@ BAD_ROWS = [
     ("labels", {"text": ["t"], "label": 1}, ["'text'", "a list", "a string"]),
     ("labels", {"text": "t", "label": ["a"]}, ["'label'", "a list", "a string, a number or a boolean"]),
     ("labels", {"text": "t", "label": ""}, ["'label'", "empty"]),
+    ("labels", {"text": "t", "label": float("nan")}, ["'label'", "NaN"]),
     ("labels", {"text": "\ud83d", "label": "a"}, ["'text'", "surrogate"]),
     ("pairs", {"en": "a"}, ["'de'", "config.data.target_field"]),
     ("pairs", {"en": "a", "de": None}, ["'de'", "null"]),

@@ -164,6 +164,7 @@ BAD_FILES = [
     ("plain.txt.gz", b"hello", {}, ["not a .gz file"]),
     ("plain.txt.xz", b"hello", {}, ["not a .xz file"]),
     ("bad.jsonl", b'{"text": "a"}\n{"text": ', {}, ["line 2", "not JSON"]),
+    ("long.jsonl", b'{"text": ' + b"1" * 5000 + b"}\n", {}, ["line 1", "too many digits"]),
     ("field.jsonl", b'{"text": "a"}\n\n{"txt": "a"}', {}, ["line 3", "'text'", "did you mean 'txt'"]),
     ("number.jsonl", b'{"text": 3}', {}, ["line 1", "'text'", "int"]),
     ("list.jsonl", b'["a"]', {}, ["line 1", "list", "object"]),

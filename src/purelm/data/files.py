@@ -116,6 +116,8 @@ def jsonl_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}); "
                             "give one JSON object a line") from error
+        except ValueError as error:  # More digits than Python takes for a number.
+            raise UserError(f"{path}, line {number}: a number of too many digits; give it as a string") from error
         except RecursionError as error:
             raise UserError(f"{path}, line {number}: JSON nested too deep; give one flat object a line") from error
         if not isinstance(row, dict):

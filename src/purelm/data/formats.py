@@ -194,8 +194,9 @@ def _label(value: Any, name: str, where: str) -> str:
         return "true" if value else "false"
     if not isinstance(value, (str, int, float)):
         raise _wrong_type(value, name, "label_field", where, "a string, a number or a boolean")
-    if value == "":
-        raise UserError(f"{where}: field '{name}' (config.data.label_field) is an empty string; give a label")
+    if value == "" or value != value:  # JSON has no NaN, but pandas writes it for what is missing.
+        what = "NaN" if value else "an empty string"
+        raise UserError(f"{where}: field '{name}' (config.data.label_field) is {what}; give a label")
     check_unicode(str(value), f"{where}, field '{name}'")
     return str(value)
 
