@@ -14,7 +14,7 @@ from purelm.training.parallel import make_engine
 SPLIT = {"fsdp": 2, "tensor": 2}
 CASES = {
     "translation/transformer": ({}, SPLIT), "classification/bilstm_attention": ({}, {"engine": "mesh"}),
-    "classification/transformer": ({"adapter": AdapterConfig(rank=2)}, SPLIT),
+    "classification/transformer": ({"adapter": AdapterConfig(rank=2)}, SPLIT), "qa/extractive": ({}, SPLIT),
 }
 
 

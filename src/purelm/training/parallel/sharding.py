@@ -36,7 +36,7 @@ PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"^(encoder/)?layers/(cross_)?attention/sink$", PartitionSpec()),
     (r"^(encoder/)?layers/((cross_)?attention|feed_forward)_residual_scale$", PartitionSpec()),
     (r"^(encoder/)?relative_bias/", PartitionSpec()),
-    (r"^classifier/", PartitionSpec()),
+    (r"^(classifier|span)/", PartitionSpec()),
 )
 
 USE_RULES: tuple[tuple[str, PartitionSpec | None], ...] = (
