@@ -57,6 +57,15 @@ def test_a_larger_vocabulary_takes_the_rows_that_both_have(monkeypatch, before):
     assert "20 of 32 rows" in lines[0]
 
 
+def test_of_a_table_of_another_width_nothing_is_taken(monkeypatch, before):
+    """Reddens when a part of each vector is taken for the rows that both have."""
+    pretend(monkeypatch, {"embedding": {"embedding": before["embedding"]["embedding"][:, :8]}})
+    config = config_from()
+    engine = make_engine(config)
+    with pytest.raises(UserError, match=r"embedding/embedding \(\[32, 8\] there, \[32, 16\] here\)"):
+        parameters_of_run(config, engine.gather(engine.init(0)).params)
+
+
 def test_what_was_not_matched_is_said(monkeypatch, before):
     other = {name: subtree for name, subtree in before.items() if name != "final_norm"}
     other["classifier"] = {"kernel": np.ones((2, 2))}

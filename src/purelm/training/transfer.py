@@ -14,8 +14,8 @@ from purelm.errors import UserError
 from purelm.training.optimizer import float32
 from purelm.training.rules import path_name
 
-# Tables whose first axis counts tokens or positions: of another length, the rows that both have are taken.
-_TABLES = ("embedding", "head/bias", "head/kernel")
+# The axis of a table that counts tokens or positions: of another length, the rows that both have are taken.
+_TABLES = {"embedding": 0, "head/bias": 0, "head/kernel": 1}
 
 
 def start_state(config: Config, engine: Any, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
@@ -68,8 +68,9 @@ def parameters_of_run(config: Config, params: Any) -> tuple[Any, list[str]]:
             return found.astype(leaf.dtype)
         common = tuple(min(a, b) for a, b in zip(found.shape, leaf.shape))
         differ = [axis for axis, (a, b) in enumerate(zip(found.shape, leaf.shape)) if a != b]
-        if found.ndim == leaf.ndim and name.endswith(_TABLES) and len(differ) == 1:
-            resized.append(f"{name} ({common[differ[0]]:,} of {leaf.shape[differ[0]]:,} rows)")
+        axis = next((axis for table, axis in _TABLES.items() if name.endswith(table)), None)
+        if found.ndim == leaf.ndim and differ == [axis]:
+            resized.append(f"{name} ({common[axis]:,} of {leaf.shape[axis]:,} rows)")
             index = tuple(slice(size) for size in common)
             leaf = np.array(leaf)
             leaf[index] = found[index]
