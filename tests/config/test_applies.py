@@ -53,6 +53,17 @@ def test_a_field_is_refused_for_the_tasks_that_do_not_read_it(path):
         validate(config)
 
 
+@pytest.mark.parametrize("task, field, value", [
+    ("tagging", "truncation", "tail"), ("extractive_qa", "truncation", "tail"), ("dialogue", "truncation", "tail"),
+    ("span_corruption", "packing", "stream"),
+])
+def test_no_task_ignores_how_texts_are_cut_and_packed(task, field, value):
+    """Reddens when a task that never looks at the field is listed as one of its readers."""
+    config = dataclasses.replace(config_for(task), data=dataclasses.replace(Config().data, **{field: value}))
+    with pytest.raises(UserError, match=f"config.data.{field}='{value}' has no effect with config.task.name={task}"):
+        validate(config)
+
+
 @pytest.mark.parametrize("task, model, message", [
     ("language_modeling", {"architecture": "encoder"}, "cannot do config.task.name=language_modeling"),
     ("language_modeling", {"cell": "gru"}, "config.model.cell='gru' has no effect"),

@@ -136,7 +136,8 @@ class DataConfig:
     augmentation: tuple[str, ...] = knob(
         (), "steps on training texts, in order, such as 'word_dropout:0.1' (data/augmentation.py)")
     truncation: Literal["head", "tail", "both"] = knob(
-        "head", "what is kept of a text longer than the context: its start, its end, or half of each")
+        "head", "classification, sequence_to_sequence: what is kept of a text longer than the context: its start, its "
+        "end, or half of each")
     bucketing: bool = knob(True, "batches of examples of like length, padded to few lengths; else to the context")
     tfds_name: str | None = knob(
         None, "TFDS name, such as lm1b or my_set/config:1.0.0; path, where given, goes before it")
