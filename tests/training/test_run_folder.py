@@ -12,6 +12,7 @@ from purelm.training.run_folder import (
     check_workdir,
     held,
     open_run,
+    read_labels,
     write_atomically,
     write_start,
 )
@@ -97,3 +98,15 @@ def test_a_folder_is_held_by_one_training_and_free_after_it(folder):
                 with held(folder):
                     pass
     assert sorted(folder.path.iterdir()) == before
+
+
+@pytest.mark.parametrize("written", [None, "[", "5", '["a"]', '["b", "a"]'])
+def test_labels_that_are_not_the_runs_are_refused(folder, written):
+    # Reddens where names in another order, or fewer of them, are given to the classes of the model.
+    assert read_labels(folder) is None
+    write_start(folder, CONFIG, DATA | {"labels": ["a", "b"]}, ["cpu:0"], begun=False)
+    folder.labels.write_text('["a", "b"]')
+    assert read_labels(folder) == ("a", "b")
+    folder.labels.unlink() if written is None else folder.labels.write_text(written)
+    with pytest.raises(UserError, match="labels.json"):
+        read_labels(folder)

@@ -88,14 +88,19 @@ def read_labels(folder: RunFolder) -> tuple[str, ...] | None:
     """The run's classes or tags in the order of their numbers, or None where it has none.
 
     Raises:
-      UserError: labels.json is damaged.
+      UserError: labels.json is missing or damaged, or not this run's: it would give the answers wrong names.
     """
-    try:
-        return tuple(json.loads(folder.labels.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    known = read_record(folder)["data"].get("labels")
+    if known is None:
         return None
+    try:
+        labels = json.loads(folder.labels.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.labels}: cannot be read ({error}); train again, or put the file back") from error
+    if labels != known:
+        raise UserError(f"{folder.labels}: not the {len(known)} labels that this run was trained with (run.json knows "
+                        "them); put the right file back")
+    return tuple(labels)
 
 
 def check_workdir(workdir: str) -> tuple[RunFolder, list[pathlib.Path]]:
