@@ -13,6 +13,10 @@ from purelm.data.formats import FORMATS
 from purelm.data.sources import JSONL_ENDINGS
 from purelm.errors import UserError
 
+_ANSWERS = ("label", "tags", "targets", "answers")
+# Of files that would be read as texts, one a line, and are none.
+_TABLE_ENDINGS = (".csv", ".tsv", ".json", ".parquet", ".arrow", ".xlsx")
+
 
 def read_new_rows(path: str, data: DataConfig, format_name: str,
                   example_of_text: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -25,16 +29,23 @@ def read_new_rows(path: str, data: DataConfig, format_name: str,
     """
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
-        raise UserError(f"--input={path}: no such file")
+        raise UserError(f"--input={path}: " + ("is a folder; give a file" if os.path.isdir(path) else "no such file"))
     name = os.path.basename(path)
+    if without_compression(path.lower()).endswith(_TABLE_ENDINGS):
+        raise UserError(f"--input={path}: neither JSON lines nor text; give rows as .jsonl, or as .txt one text a line")
     if without_compression(path.lower()).endswith(JSONL_ENDINGS):
-        examples = [FORMATS[format_name](row, data, f"{name}, line {number}", answered=False)
+        examples = [_unanswered(FORMATS[format_name](row, data, f"{name}, line {number}", answered=False))
                     for number, row in jsonl_rows(path)]
     else:
         examples = [example_of_text(text) for text in text_documents(path, "line")]
     if not examples:
         raise UserError(f"--input={path}: no rows in it; give one text a line, or JSON lines")
     return examples
+
+
+def _unanswered(example: dict[str, Any]) -> dict[str, Any]:
+    """Without the answer that the row may hold: it may be one that was never trained on."""
+    return {**example, **{key: None for key in _ANSWERS if key in example}}
 
 
 def clean_examples(examples: list[dict[str, Any]], data: DataConfig, format_name: str) -> list[dict[str, Any]]:

@@ -37,6 +37,10 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
         raise UserError("--text is empty; give a text to answer")
     if output is not None and not os.path.isdir(os.path.dirname(output) or "."):
         raise UserError(f"--output={output}: there is no folder {os.path.dirname(output)}; make it first")
+    if output is not None and os.path.isdir(output):
+        raise UserError(f"--output={output}: is a folder; give a file, such as {os.path.join(output, 'answers.jsonl')}")
+    if output is not None and path is not None and os.path.realpath(output) == os.path.realpath(path):
+        raise UserError(f"--output={output}: is the --input, which would be lost; give another file")
     from purelm.runtime import start_jax
 
     start_jax()
