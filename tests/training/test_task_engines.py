@@ -1,4 +1,4 @@
-"""Encoder-decoders, recurrent classifiers, adapters and question answering train the same on one device, on pmap's eight and on a mesh."""
+"""Networks and tasks beside the language model train the same on one device, on pmap's eight and on a mesh."""
 
 import os
 import pathlib
