@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from purelm.errors import UserError
+
 
 def sum_batches(evaluate_step: Callable[[Any], dict[str, Any]], batches: Iterable[Any]) -> dict[str, float]:
     """The sums of `evaluate_step` over all batches, added in double precision on the host at the end."""
@@ -23,7 +25,13 @@ def metrics_of(totals: dict[str, float], *, unit: str, num_bytes: int | None) ->
     have `correct`, and bits per byte where the bytes are known.
 
     Bits per byte is all the nats of the split over ln 2 over its UTF-8 bytes, so that tokenizers compare.
+
+    Raises:
+      UserError: nothing weighs anything, as in a split without a record or without a label.
     """
+    if not totals.get("weight"):
+        raise UserError(f"config.data: the split that is evaluated has no {unit} to measure a loss on; give it examples "
+                        "with answers, or make config.data.validation_fraction larger")
     loss = totals["cross_entropy"] / totals["weight"]
     metrics = {"loss": loss}
     if unit == "tokens":
