@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from purelm.config import Config, ModelConfig, TaskConfig
 from purelm.errors import UserError
 from purelm.training.evaluation import metrics_of, sum_batches
 from purelm.training.hardware import model_flops_utilization, peak_flops
+from purelm.training.loop import weighs_every_token
 from purelm.training.metrics import MetricsWriter, read_rows
 from purelm.training.plots import draw_curves
 
@@ -47,6 +49,13 @@ def test_sums_of_batches_are_divided_once():
     assert metrics["perplexity"] == pytest.approx(2.718281828**1.1)
 
 
+@pytest.mark.parametrize("totals", [{}, {"cross_entropy": 0.0, "weight": 0.0}])
+def test_a_split_where_nothing_counts_is_refused(totals):
+    """Reddens when a split without records, or without labels, ends in a traceback."""
+    with pytest.raises(UserError, match="no words to measure a loss on"):
+        metrics_of(totals, unit="words", num_bytes=None)
+
+
 def test_curves_are_a_picture_and_no_rows_make_none(tmp_path):
     draw_curves([], tmp_path / "none.png", "empty")
     assert not (tmp_path / "none.png").exists()
@@ -66,3 +75,13 @@ def test_peaks_are_looked_up_by_the_longest_name():
     assert peak_flops("cpu") is None
     assert model_flops_utilization(1e6, 1e9, "NVIDIA A100-SXM4-80GB", 8) == pytest.approx(1e15 / (8 * 312e12))
     assert model_flops_utilization(1e6, 1e9, "cpu", 8) is None
+
+
+@pytest.mark.parametrize("task, model, every", [
+    ("language_modeling", {}, True), ("language_modeling", {"prefix_attention": True}, False),
+    ("code_generation", {}, True), ("masked_language_modeling", {"architecture": "encoder"}, False),
+    ("dialogue", {}, False),
+])
+def test_utilization_is_of_tasks_that_weigh_every_token(task, model, every):
+    """Reddens when the rate of a few weighed tokens is taken for the rate of all."""
+    assert weighs_every_token(Config(task=TaskConfig(name=task), model=ModelConfig(**model))) is every

@@ -27,6 +27,11 @@ from purelm.training.run_folder import RunFolder
 from purelm.training.schedules import learning_rate_at
 
 
+def weighs_every_token(config: Config) -> bool:
+    """Whether a step's weight is the tokens that went through the model."""
+    return config.task.name in ("language_modeling", "code_generation") and not config.model.prefix_attention
+
+
 class StopRequest:
     """Turns SIGTERM and ctrl-C into a flag that the loop reads between steps; a second ctrl-C stops at once.
 
@@ -130,9 +135,9 @@ class _Run:
         self.log_every, self.evaluate_every, self.checkpoint_every = (
             steps_of(training.log_every), steps_of(training.evaluate_every), steps_of(training.checkpoint_every))
         self.unit = task_of(config).UNIT
-        # Where the loss does not weigh tokens, operations a token say nothing of the device's utilization.
-        self.flops_per_token = (
-            flops_per_token(config.model, config.model.context_length) if self.unit == "tokens" else None)
+        # Where the loss weighs a part of the tokens, or none, their rate says nothing of the device's utilization.
+        self.flops_per_token = (flops_per_token(config.model, config.model.context_length)
+                                if weighs_every_token(config) else None)
         self.writer: MetricsWriter | None = None
         self.best = float("inf")
         self.untimed_step: int | None = None  # The first of a start: its time is compilation.
