@@ -132,7 +132,8 @@ def _extend(beams: _Beams, step: Any, penalty: Any, end_id: int) -> _Beams:
     pick = functools.partial(jnp.take_along_axis, indices=chosen_BK, axis=1)
     alive_BK = jnp.where(pick(ends_BC), -jnp.inf, pick(chance_BC))
     if beam_size > 1:
-        state = decoding.take_rows(state, (jnp.arange(rows)[:, None] * beam_size + pick(parent_BC)).reshape(-1))
+        rows_X = (jnp.arange(rows)[:, None] * beam_size + pick(parent_BC)).reshape(-1)
+        state = decoding.take_rows(state, rows_X, same_source=True)
     # Log probabilities only fall, so dividing by the largest penalty bounds what a hypothesis can come to.
     bound_B = jnp.max(alive_BK, axis=1) / penalty(max_new_tokens)
     return _Beams(
