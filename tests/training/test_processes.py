@@ -84,3 +84,18 @@ def test_two_processes_train_and_resume_as_one(arguments, command, alone, tmp_pa
         finish(*[start(command, tmp_path / "run", steps, *arguments, f"--coordinator=localhost:{port}",
                        "--num_processes=2", f"--process_id={number}", **devices) for number in range(2)])
     assert_agree(losses(tmp_path / "run"), alone)
+
+
+@pytest.mark.slow
+def test_two_processes_write_word_vectors_once(command, tmp_path):
+    """Reddens when one process alone restores a checkpoint, which all must agree on: it then waits for ever."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = [*command[:2], f"--config={ROOT}/configs/word_vectors/skip_gram.py", "--config.model.width=8",
+             "--config.model.context_length=16", "--config.word_vectors.minimum_count=1",
+             "--config.word_vectors.subsample=0", "--config.training.num_epochs=none",
+             "--config.training.batch_size=8", command[-1]]
+    finish(*[start(words, tmp_path / "run", 4, f"--coordinator=localhost:{port}", "--num_processes=2",
+                   f"--process_id={number}") for number in range(2)])
+    assert (tmp_path / "run" / "vectors.txt").read_text().startswith("6 8\n")

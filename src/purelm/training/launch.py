@@ -147,9 +147,9 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
         finally:
             progress.close()
     vectors = ""
-    if primary and config.task.name == "word_vectors" and outcome.stopped_by is None:
-        run = load_run(str(folder.path))
-        vectors = f"{save_vectors(folder.path, run.tokenizer, run.params).name}, "
+    if config.task.name == "word_vectors" and outcome.stopped_by is None:
+        run = load_run(str(folder.path))  # In every process: they agree on the checkpoint.
+        vectors = f"{save_vectors(folder.path, run.tokenizer, run.params).name}, " if primary else ""
     if primary and not quiet:
         print(f"wrote {folder.path}: {vectors}metrics.jsonl, curves.png, config.json, run.json, tokenizer.json, "
               "checkpoints, tensorboard")
