@@ -30,8 +30,8 @@ def metrics_of(totals: dict[str, float], *, unit: str, num_bytes: int | None) ->
       UserError: nothing weighs anything, as in a split without a record or without a label.
     """
     if not totals.get("weight"):
-        raise UserError(f"config.data: the split that is evaluated has no {unit} to measure a loss on; give it examples "
-                        "with answers, or make config.data.validation_fraction larger")
+        raise UserError(f"config.data: the split that is evaluated has no {unit} to measure a loss on; give it "
+                        "examples with answers, or make config.data.validation_fraction larger")
     loss = totals["cross_entropy"] / totals["weight"]
     metrics = {"loss": loss}
     if unit == "tokens":
