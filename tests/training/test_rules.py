@@ -46,5 +46,7 @@ def test_sharding_rules_name_every_parameter():
         specs = parameter_specs(shapes)
         jax.tree.map(lambda leaf, spec: leaf.shape[len(spec) - 1:] or pytest.fail(f"{spec} {leaf}"), shapes, specs,
                      is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    # A task's own output layer is whole on every device.
+    assert parameter_specs({"layers": {}, "stars": {"kernel": 1.0}})["stars"]["kernel"] == PartitionSpec()
     with pytest.raises(UserError, match="'layers/new/thing'"):
         parameter_specs({"layers": {"new": {"thing": 1.0}}})

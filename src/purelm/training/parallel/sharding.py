@@ -36,7 +36,9 @@ PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"^(encoder/)?layers/(cross_)?attention/sink$", PartitionSpec()),
     (r"^(encoder/)?layers/((cross_)?attention|feed_forward)_residual_scale$", PartitionSpec()),
     (r"^(encoder/)?relative_bias/", PartitionSpec()),
-    (r"^(classifier|span)/", PartitionSpec()),
+    # What a task, of the user's own perhaps, puts beside the model.
+    (r"^(?!(adapters|encoder|layers|embedding|positions|token_types|relative_bias|head|head_transform)/)",
+     PartitionSpec()),
 )
 
 USE_RULES: tuple[tuple[str, PartitionSpec | None], ...] = (
