@@ -114,6 +114,15 @@ def test_with_adapters_only_they_and_what_is_named_move():
     assert losses[-1] < losses[0]
 
 
+def test_with_adapters_a_task_s_own_output_layer_moves():
+    """Reddens when an output layer drawn at random is frozen as it is."""
+    adapter = AdapterConfig(rank=2)
+    params = {"classifier": {"kernel": np.ones(2)}, "span": {"kernel": np.ones(2)}, "layers": {"kernel": np.ones(2)}}
+    config = dataclasses.replace(make_config(), adapter=adapter)
+    assert learning_rate_multipliers(config, params) == {
+        "classifier": {"kernel": 1.0}, "span": {"kernel": 1.0}, "layers": {"kernel": 0.0}}
+
+
 def test_layer_decay_is_a_factor_for_each_layer_further_from_the_output():
     config = make_config(optimizer={"layer_decay": 0.5})
     factors = layer_factors(config, params_shapes(config))

@@ -204,7 +204,7 @@ class AdapterConfig:
     rank: int | None = knob(None, "of each adapter; none has no adapters", minimum=1)
     alpha: float = knob(16.0, "adapters count alpha / rank", above=0)
     targets: str = knob(r"layers/attention/(query|value)/kernel$", "regex on the paths of the matrices adapted")
-    trained: str = knob(r"^classifier/", "regex on the paths trained besides the adapters; all else is frozen")
+    trained: str = knob(r"^(classifier|span)/", "regex on the paths trained besides the adapters; all else is frozen")
 
 
 @dataclasses.dataclass(frozen=True)
