@@ -96,6 +96,13 @@ def test_answers_are_repaired_or_left_out_and_counted():
     assert counts["questions left out of training: no answer stands in the paragraph, or not only once"] == 1
 
 
+def test_an_empty_answer_is_left_out():
+    # Reddens where no tokens, or the token around its place, are taken for it.
+    empty, counts = [example("ab cd", "q", ("", start)) for start in range(6)], collections.Counter()
+    assert not any(task.encode(make_config(), ByteTokenizer(True), None, empty, counts))
+    assert counts["questions left out of training: no answer stands in the paragraph, or not only once"] == 6
+
+
 def test_windows_without_the_whole_answer_point_to_the_start():
     config = make_config(context_length=40, overlap=0)
     one = example("x" * 30 + "answer" + "y" * 30, "?", ("answer", 30))

@@ -154,7 +154,7 @@ def _first_answer(example: Mapping[str, Any], spans: np.ndarray, counts: collect
     """The paragraph tokens (first, last) of the first answer that stands in the paragraph."""
     for answer in example["answers"] or []:
         verdict, start = repair_answer(example["context"], answer)
-        if verdict == "dropped":
+        if verdict == "dropped" or not answer["text"]:  # No token holds an empty answer.
             continue
         stop = start + len(answer["text"])
         overlapping = np.flatnonzero((spans[:, 0] < stop) & (spans[:, 1] > start))
