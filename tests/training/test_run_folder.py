@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from purelm.config import Config, DataConfig, ModelConfig, TrainingConfig, finalize
+from purelm.config import Config, DataConfig, DecodingConfig, ModelConfig, TrainingConfig, finalize
 from purelm.errors import UserError
 from purelm.training.run_folder import (
     RunFolder,
@@ -42,6 +42,12 @@ def test_the_same_config_resumes_silently_and_what_may_change_is_said(folder):
     longer = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, num_steps=200, log_every="7"))
     assert check_same_run(folder, longer) == ["config.training.num_steps: 100 -> 200",
                                               "config.training.log_every: 1 -> 7"]
+
+
+def test_how_answers_are_found_is_no_other_experiment(folder):
+    """Reddens when a run of sequence_to_sequence cannot go on for another way to evaluate it."""
+    changed = dataclasses.replace(CONFIG, decoding=DecodingConfig(candidates="sentences"))
+    assert check_same_run(folder, changed) == ["config.decoding.candidates: none -> sentences"]
 
 
 @pytest.mark.parametrize("change, field", [

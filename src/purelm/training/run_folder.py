@@ -22,6 +22,7 @@ from purelm.errors import UserError
 # What may differ between a start and a resume without making it another experiment.
 _MAY_CHANGE = frozenset({
     "config.data.cache_dir", "config.data.path", "config.data.tfds_dir", "config.decoding.beam_size",
+    "config.decoding.candidates",
     "config.decoding.length_penalty", "config.decoding.max_new_tokens", "config.decoding.num_samples",
     "config.decoding.temperature", "config.model.attention_implementation",
     "config.model.remat", "config.model.scan_layers", "config.optimizer.decay", "config.optimizer.warmup",
