@@ -116,3 +116,11 @@ def test_labels_that_are_not_the_runs_are_refused(folder, written):
     folder.labels.unlink() if written is None else folder.labels.write_text(written)
     with pytest.raises(UserError, match="labels.json"):
         read_labels(folder)
+
+
+def test_a_run_opens_though_a_default_that_it_does_not_read_was_another(folder):
+    # Reddens where a new default of config.adapter, say, closes the runs that recorded the old one.
+    content = json.loads(folder.config.read_text())
+    content["adapter"]["trained"] = "^another/"
+    folder.config.write_text(json.dumps(content))
+    assert open_run(str(folder.path))[1].adapter.trained == "^another/"

@@ -24,14 +24,17 @@ from purelm.errors import UserError, did_you_mean
 _DURATIONS = {"optimizer": ("warmup", "decay"), "training": ("log_every", "evaluate_every", "checkpoint_every")}
 
 
-def validate(config: Config) -> Config:
+def validate(config: Config, *, recorded: bool = False) -> Config:
     """The same config, once everything that can be checked without data holds.
+
+    Of a `recorded` one, a run's own, fields that nothing reads may have any value: that of a default of its time.
 
     Raises:
       UserError: one line that names the first field that is wrong, and what would be right.
     """
     check_fields(config)
-    check_applies(config)
+    if not recorded:
+        check_applies(config)
     check_model(config.model)
     _check_training(config.training)
     _check_parallel(config)

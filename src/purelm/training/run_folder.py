@@ -82,7 +82,7 @@ def open_run(workdir: str, field: str = "--workdir") -> tuple[RunFolder, Config]
     if not folder.config.is_file():
         raise UserError(f"{field}={workdir}: no run was started here (no config.json); give the folder that "
                         "train.py wrote")
-    return folder, validate(load_json(folder.config))
+    return folder, validate(load_json(folder.config), recorded=True)
 
 
 def read_labels(folder: RunFolder) -> tuple[str, ...] | None:
