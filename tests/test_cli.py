@@ -86,3 +86,12 @@ def test_ctrl_c_before_training_stops_although_a_callback_would_swallow_it(tmp_p
                                         "        os.kill(os.getpid(), signal.SIGINT)\nCallback()\n")
     done = program("train", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run")
     assert done.returncode == 130 and done.stderr == "error: interrupted\n"
+
+
+def test_too_little_memory_is_one_line():
+    # Reddens where a batch or a beam that does not fit, in evaluate or predict, ends in a traceback.
+    code = ("from purelm import cli\ndef main(): raise RuntimeError('RESOURCE_EXHAUSTED: allocating 7 bytes')\n"
+            "cli.run(main, '')")
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("error: out of memory (RESOURCE_EXHAUSTED: allocating 7")
+    assert len(done.stderr.splitlines()) == 1

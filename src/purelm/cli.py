@@ -71,6 +71,11 @@ def run(main: Callable[[], None], usage: str) -> None:
             main()
         except UserError as error:
             fail(str(error))
+        except RuntimeError as error:  # JAX's own, which is not imported here.
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            fail(f"out of memory ({str(error).splitlines()[0]}); give a smaller --batch_size or --beam_size, or a "
+                 "smaller config.model or config.training.batch_size")
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
