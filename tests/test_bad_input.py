@@ -154,6 +154,8 @@ CASES = [
     ("predict a text and a file", PREDICT, ["--workdir={run}", "--text=a", "--input=b"], ["not both"]),
     ("predict into a folder that is not there", PREDICT, ["--workdir={run}", "--text=a", "--output={files}/no/x.jsonl"],
      ["there is no folder"]),
+    ("option of decoding that the task does not read", PREDICT, ["--workdir={run}", "--text=a", "--num_samples=3"],
+     ["--num_samples has no effect", "code_generation"]),
     ("predict into a folder", PREDICT, ["--workdir={run}", "--text=a", "--output={files}"], ["is a folder"]),
     ("predict over the rows themselves", PREDICT,
      ["--workdir={run}", "--input={files}/good.jsonl", "--output={files}/../files/good.jsonl"], ["is the --input"]),

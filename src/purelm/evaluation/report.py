@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from purelm.config.applies import TASKS_OF_FIELD
 from purelm.errors import UserError
 from purelm.evaluation import evaluator_of
 from purelm.tasks import task_of
@@ -57,7 +58,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
 
     start_jax()
     report = progress or (lambda line: None)
-    run = load_run(workdir, checkpoint)
+    run = with_decoding(load_run(workdir, checkpoint), decoding)
     evaluator = evaluator_of(run.config)
     if data_path is not None and hasattr(evaluator, "score_file_of"):
         return Evaluation({"task": run.config.task.name, "step": run.step, "file": data_path,
@@ -73,15 +74,20 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     files: list[pathlib.Path] = []
     if hasattr(data.splits[split], "examples") and hasattr(evaluator, "predict"):
         examples = list(data.splits[split].examples)[:num_examples]
-        scores, files = _answers(with_decoding(run, decoding), split, examples, batch_size, report)
+        scores, files = _answers(run, split, examples, batch_size, report)
         metrics.update(scores)
     return Evaluation(metrics, tuple(files))
 
 
 def with_decoding(run: LoadedRun, changes: dict[str, Any] | None) -> LoadedRun:
-    """The run with fields of config.decoding changed."""
+    """The run with fields of config.decoding changed; UserError for one that its task does not read."""
     if not changes:
         return run
+    task = run.config.task.name
+    for name in changes:
+        tasks = TASKS_OF_FIELD[f"decoding.{name}"]
+        if "." not in task and task not in tasks:  # A task of the user's own knows by itself.
+            raise UserError(f"--{name} has no effect on task {task}; it is for {' or '.join(sorted(tasks))}")
     decoding = dataclasses.replace(run.config.decoding, **changes)
     return dataclasses.replace(run, config=dataclasses.replace(run.config, decoding=decoding))
 
