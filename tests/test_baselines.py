@@ -44,3 +44,12 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
     write(tmp_path, train=labeled(("a", "x"), ("b", "y")), validation=labeled(("c", "x")))
     done = run(*(argument.replace("FOLDER", str(tmp_path)) for argument in arguments))
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("train, words", [
+    (labeled(("a good one", "good"), ("a good two", "good")), "have the label 'good'"),
+    (labeled(("one", "good"), ("two", "bad"), ("three", "bad")), "no word is in two of its ")])
+def test_too_little_to_learn_from_is_one_line(tmp_path, train, words):
+    write(tmp_path, train=train, test=labeled(("one more", "good")))
+    done = run("--task=classification", f"--data_path={tmp_path}")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr

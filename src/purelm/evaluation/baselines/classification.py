@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from purelm.config import Config
+from purelm.errors import UserError
 
 ANALYZERS = ("auto", "word", "char")
 _CHINESE = ("\u3400", "\u9fff")
@@ -18,13 +19,15 @@ def baseline(data: Mapping[str, Sequence[Mapping[str, Any]]], config: Config,
 
     Args:
       data: examples of the format labels of "train" and "test".
-      config: not read.
+      config: for messages.
       analyzer: TF-IDF of one and two "word"s (with sublinear counts), or of one to three "char"s; "auto" takes
         characters where a tenth of the training text is Chinese.
 
     Returns:
       `majority_accuracy`; `accuracy` and `macro_f1` of logistic regression (C = 10) on TF-IDF; `analyzer`, and
       `features`, how many there are.
+
+    Raises UserError where there is one label alone, or no word in two training texts.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -39,7 +42,14 @@ def baseline(data: Mapping[str, Sequence[Mapping[str, Any]]], config: Config,
         analyzer = "char" if _is_chinese("".join(texts["train"][:1000])) else "word"
     vectorizer = TfidfVectorizer(analyzer=analyzer, ngram_range=(1, 2) if analyzer == "word" else (1, 3), min_df=2,
                                  sublinear_tf=True)
-    features = vectorizer.fit_transform(texts["train"])
+    if len(set(labels["train"])) < 2:
+        raise UserError(f"{config.data.path}: all of its training rows have the label '{labels['train'][0]}'; a "
+                        "classifier needs two")
+    try:
+        features = vectorizer.fit_transform(texts["train"])
+    except ValueError as error:
+        raise UserError(f"{config.data.path}: no {analyzer} is in two of its {len(texts['train']):,} training texts; "
+                        "give more of them") from error
     model = LogisticRegression(C=10, max_iter=1000).fit(features, labels["train"])
     answered = model.predict(vectorizer.transform(texts["test"]))
     majority = collections.Counter(labels["train"]).most_common(1)[0][0]
