@@ -66,6 +66,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     data, split = _data_of(run, split, data_path)
     batch_size = batch_size or run.config.training.batch_size // run.config.training.accumulation_steps
     metrics = {"task": run.config.task.name, "split": split, "step": run.step,
+               **({} if data_path is None else {"data_path": data_path}),
                **_loss(run, data, split, batch_size), **_sizes(data.splits[split])}
     if compressors:
         if data.num_bytes(split) is None:
