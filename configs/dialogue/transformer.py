@@ -38,7 +38,7 @@ def sgd() -> Config:
         task=TaskConfig(name="dialogue"),
         data=DataConfig(path="sgd_dialogues", tokenizer="bpe", tokenizer_vocabulary_size=2048),
         optimizer=OPTIMIZER,
-        training=TrainingConfig(num_epochs=6, batch_size=16, log_every="20", evaluate_every="1 epochs",
+        training=TrainingConfig(num_epochs=3, batch_size=16, log_every="20", evaluate_every="1 epochs",
                                 checkpoint_every="1 epochs"),
         decoding=DecodingConfig(max_new_tokens=64))
 
