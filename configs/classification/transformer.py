@@ -7,7 +7,8 @@ regression reaches there (experiments/baselines.py):
   banking77  customers' questions, 77 intents (Casanueva et al. 2020): 86 % (89.1 %)
   csl        Chinese titles of papers, 13 fields (Li et al. 2022, CSL): 75 % (77.9 %)
 
-Measured: see docs/results/systems.md. Takes 15, 3 and 2 minutes on 2 cores.
+Measured: 87.5, 88.6, 88.7 and 72.3 % (docs/results/systems.md). Takes 15 minutes on 2 cores, and 11, 4 and
+4 on one.
 Command: python experiments/train.py --config=configs/classification/transformer.py:banking77 \
              --workdir=runs/banking77 --config.data.path=FOLDER
          python experiments/evaluate.py --workdir=runs/banking77 --split=test
@@ -24,7 +25,7 @@ def imdb() -> Config:
     """The start and the end of a review, 256 words in all."""
     return Config(
         model=ModelConfig(architecture="encoder", num_layers=2, width=128, num_heads=4, feed_forward_width=256,
-                          context_length=256, positions="learned", pooling="mean", embedding_dropout=0.4,
+                          context_length=256, positions="learned", pooling="max", embedding_dropout=0.4,
                           residual_dropout=0.2, classifier_dropout=0.4),
         task=TaskConfig(name="classification"),
         data=DataConfig(tfds_name="imdb_reviews", tokenizer="words", tokenizer_vocabulary_size=20_000,
@@ -32,7 +33,7 @@ def imdb() -> Config:
                         cleaning=("strip_html", *CLEANING)),
         optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="linear", warmup="5%", clip_norm=1.0,
                                   weight_decay=0.05),
-        training=TrainingConfig(num_epochs=4, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
+        training=TrainingConfig(num_epochs=3, batch_size=64, log_every="20", evaluate_every="0.5 epochs",
                                 checkpoint_every="0.5 epochs"))
 
 
@@ -41,10 +42,9 @@ def imdb_finetune() -> Config:
     config = imdb()
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, embedding_dropout=0.2, classifier_dropout=0.2),
+        model=dataclasses.replace(config.model, pooling="mean", embedding_dropout=0.2, classifier_dropout=0.2),
         data=dataclasses.replace(config.data, augmentation=("word_dropout:0.1",)),
-        optimizer=dataclasses.replace(config.optimizer, learning_rate=3e-4),
-        training=dataclasses.replace(config.training, num_epochs=3))
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=3e-4))
 
 
 def banking77() -> Config:
@@ -52,7 +52,7 @@ def banking77() -> Config:
     config = imdb()
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, context_length=96),
+        model=dataclasses.replace(config.model, context_length=96, pooling="mean"),
         data=dataclasses.replace(config.data, path="banking77", tfds_name=None, tokenizer_vocabulary_size=4000,
                                  cleaning=CLEANING),
         training=TrainingConfig(num_epochs=25, batch_size=64, label_smoothing=0.1, log_every="20",

@@ -7,7 +7,7 @@ Recipes (the argument after the colon):
   kdconv  Chinese dialogues about facts (KdConv, Zhou et al. 2020, arXiv 2004.04100). Of its 450 for validation most are
           trained on, as the training set is not at hand: evaluate on its test file by --data_path.
 
-Measured: docs/results/systems.md. Takes about 10 minutes on 2 cores.
+Measured: BLEU 6.0, chrF 20.6 (sgd; docs/results/systems.md). Takes 13 minutes on one core.
 Command: python experiments/train.py --config=configs/dialogue/transformer.py --workdir=runs/dialogue \
              --config.data.path=sgd_dialogues
          python experiments/evaluate.py --workdir=runs/dialogue --split=test

@@ -6,7 +6,7 @@ those of one text. 100 numbers a word, as the other two methods.
 
 The vectors are in RUN/vectors.txt (see skip_gram.py for how other models start from them).
 
-Measured: see docs/results/systems.md.
+Not measured to its end (docs/results/systems.md).
 Command: python experiments/train.py --config=configs/word_vectors/glove.py --workdir=runs/glove \
              --config.data.path=FILE_OR_FOLDER
 """
