@@ -11,6 +11,8 @@ import pytest
 CACHE = pathlib.Path(os.environ.get("PURELM_TEST_CACHE") or pathlib.Path(tempfile.gettempdir()) / "purelm-test-cache")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+# Compiled quickly rather than well: most of the tests' time is compilation.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -76,7 +76,12 @@ def run(config, prompt_BT, num_tokens, sampler=GREEDY, **options):
     return generate(config, make_params(config), prompt_BT, max_new_tokens=num_tokens, sampler=sampler, **options)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+# All variants in `make test-all`: each is a model and a loop to compile.
+QUICK = ("learned", "rope_gqa", "alibi_window")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in VARIANTS])
 def test_tokens_are_those_of_the_full_forward(name):
     # Reddens with: a cache length off by one, a prefill that attends to its padding, positions that go on after a
     # new window starts, keys and values swapped or written at the wrong row; keys not folded by row and position.
