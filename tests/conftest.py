@@ -1,7 +1,9 @@
 """Shared by all tests: programs compiled once per machine, nothing written to the user's own cache."""
 
+import gc
 import os
 import pathlib
+import sys
 import tempfile
 
 import pytest
@@ -20,6 +22,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     os.environ["PURELM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Forgets compiled programs before there are too many: each has mappings of memory, of which Linux lets a process
+    have 65,530, and past that the compiler dies."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
