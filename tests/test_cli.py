@@ -83,7 +83,8 @@ def test_on_a_terminal_there_is_a_bar_and_elsewhere_plain_lines():
 
 def test_ctrl_c_before_training_stops_although_a_callback_would_swallow_it(tmp_path):
     (tmp_path / "config.py").write_text("import os, signal\nclass Callback:\n    def __del__(self):\n"
-                                        "        os.kill(os.getpid(), signal.SIGINT)\nCallback()\n")
+                                        "        os.kill(os.getpid(), signal.SIGINT)\nCallback()\n"
+                                        "import time\ntime.sleep(5)\n")  # The system may give the signal a moment.
     done = program("train", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run")
     assert done.returncode == 130 and done.stderr == "error: interrupted\n"
 

@@ -56,7 +56,8 @@ def train(config, steps=250):
     return params
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=pytest.mark.slow) if name == "recurrent" else name for name in MODELS])
 def learned(request):
     config = make_config(MODELS[request.param])
     return request.param, config, train(config)

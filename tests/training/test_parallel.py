@@ -75,6 +75,7 @@ def test_engines_agree_over_20_steps_on_eight_devices(tmp_path):
     assert len({tuple(key) for key in results["keys"]["keys"].tolist()}) == 8  # each device drops out by its own key
 
 
+@pytest.mark.slow  # test_processes.py has two processes in `make test` too.
 def test_two_processes_agree_with_one(tmp_path):
     # mesh tensor: both processes hold the same rows, so each must be given all of them.
     names = ("pmap", "mesh all", "mesh tensor")
