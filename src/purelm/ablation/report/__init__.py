@@ -1,0 +1,1 @@
+"""A measured table in every form: terminal, Markdown, LaTeX, CSV, JSON, pictures, one HTML page."""
