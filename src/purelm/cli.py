@@ -36,6 +36,16 @@ def define_config_flag() -> None:
     flags.DEFINE_bool("print_config", False, "print the config as JSON and stop")
 
 
+def define_ablation_flag() -> None:
+    """Adds --ablation=file.py[:argument], whose base is then the config (see `define_config_flag`)."""
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file("config", None, "changes a field of the base, and so of every row: "
+                                    "--config.SECTION.FIELD=VALUE (--help_config lists them)")
+    flags.DEFINE_string("ablation", None, "configs/ablations/...py[:argument]: the table")
+    flags.DEFINE_bool("help_config", False, "list every field of the config and stop")
+
+
 def config_from_flags() -> Config:
     """The validated config that the flags say."""
     if FLAGS.config is None:
@@ -133,7 +143,7 @@ def _own_flags() -> dict[str, flags.Flag]:
     shown = {flag.name: flag for flag in FLAGS.flags_by_module_dict().get(main_module.__file__ or "", [])}
     own = FLAGS.get_key_flags_for_module(sys.argv[0])
     shown.update({flag.name: flag for flag in own})
-    for name in ("config", "help_config", "print_config", *_DECODING):
+    for name in ("config", "ablation", "help_config", "print_config", *_DECODING):
         if name in FLAGS:
             shown[name] = FLAGS[name]
     return shown

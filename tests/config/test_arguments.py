@@ -54,3 +54,36 @@ def test_a_config_goes_through_our_own_loader_however_it_is_written(tmp_path, fl
 def test_two_config_files_are_refused(config_file):
     with pytest.raises(UserError, match="given twice"):
         prepare_arguments(["train.py", f"--config={config_file}", f"--config={config_file}"])
+
+
+def test_an_ablation_gives_its_base_as_the_config_and_stays_a_flag(tmp_path):
+    path = tmp_path / "table.py"
+    path.write_text("")
+    kept, _ = prepare_arguments(["ablate.py", "--ablation", f"{path}:small", "--config.model.width=32"])
+    assert kept == ["ablate.py", f"--config={loader.__file__}:{path}:small", f"--ablation={path}:small",
+                    "--config.model.width=32"]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["--ablation=nowhere.py"], "--ablation=nowhere.py: no file nowhere.py"),
+    (["--ablation"], "--ablation: names no file"),
+    (["--ablation={file}", "--config={file}"], "given twice"),
+    (["--ablation={folder}/table.json"], "wants a Python file with get_ablation"),
+])
+def test_a_slip_of_an_ablation_is_named(arguments, said, config_file):
+    (config_file.parent / "table.json").write_text("{}")
+    with pytest.raises(UserError) as error:
+        prepare_arguments(["ablate.py", *(a.format(file=config_file, folder=config_file.parent) for a in arguments)])
+    assert said in str(error.value)
+
+
+def test_the_base_of_an_ablation_is_a_config_file_of_its_own(tmp_path):
+    from purelm.config import from_flag
+
+    path = tmp_path / "table.py"
+    path.write_text("import types\nfrom purelm.config import Config, TrainingConfig\n"
+                    "def get_ablation(steps):\n"
+                    "    return types.SimpleNamespace(base=Config(training=TrainingConfig(num_steps=int(steps))))\n")
+    assert from_flag(loader.get_config(f"{path}:7")).training.num_steps == 7
+    with pytest.raises(UserError, match=r"get_ablation\(steps\) there wants one"):
+        loader.get_config(str(path))

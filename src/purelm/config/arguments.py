@@ -12,14 +12,19 @@ from purelm.config.schema import Config
 from purelm.errors import UserError, did_you_mean
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([A-Za-z0-9_.]+)(?:=(.*))?", re.DOTALL)
-_FILE = re.compile(r"--?config=(.*)", re.DOTALL)
+_FILE = re.compile(r"--?(config|ablation)=(.*)", re.DOTALL)
+_FLAGS_OF_A_FILE = ("--config", "-config", "--ablation", "-ablation")
+
+
+_EXAMPLES = {"config": "configs/lm/shakespeare_char.py", "ablation": "configs/ablations/positions.py"}
 
 
 def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """(arguments for absl, fields to set to None afterwards as (section, name); section "" is the top).
 
     The config file is loaded through the module config_file and comes first, since the flags of its fields are known
-    from then on; `=none` is taken out, and 1e6 is written out for whole numbers.
+    from then on; `=none` is taken out, and 1e6 is written out for whole numbers. --ablation=file stays too, and its
+    base is the config.
 
     Raises:
       UserError: a config file that does not exist, or two, or none to change a field of, or a field that does not exist
@@ -31,13 +36,17 @@ def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, 
         if argument == "--":
             kept += arguments[position:]
             break
-        if argument in ("--config", "-config"):
-            raise UserError("--config: names no file; give one, such as --config=configs/lm/shakespeare_char.py")
+        if argument in _FLAGS_OF_A_FILE:
+            flag = argument.lstrip("-")
+            raise UserError(f"--{flag}: names no file; give one, such as --{flag}={_EXAMPLES[flag]}")
         if match := _FILE.fullmatch(argument):
-            files.append(match[1])
+            flag, file = match.groups()
+            files.append(file)
             if len(files) > 1:
-                raise UserError(f"--config is given twice, as {files[0]} and {files[1]}; give one")
-            kept.insert(1, f"--config={config_file.__file__}:{checked_file(match[1])}")
+                raise UserError(f"--{flag} is given twice, as {files[0]} and {files[1]}; give one")
+            kept.insert(1, f"--config={config_file.__file__}:{checked_file(file, flag)}")
+            if flag == "ablation":
+                kept.append(argument)
         elif match := _OVERRIDE.fullmatch(argument):
             section, name, hint = _find(match[2])
             changes.append(argument)
@@ -51,7 +60,7 @@ def prepare_arguments(arguments: list[str]) -> tuple[list[str], list[tuple[str, 
             kept.append(argument)
     if changes and not files:
         raise UserError(f"{changes[0]}: there is no config to change; give one, such as "
-                        "--config=configs/lm/shakespeare_char.py")
+                        f"--config={_EXAMPLES['config']}")
     return kept, to_none
 
 
@@ -59,20 +68,22 @@ def _joined(arguments: list[str]) -> list[str]:
     """`--config file` as `--config=file`, so that it is seen below; ml_collections wants fields with "=" already."""
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1] in ("--config", "-config") and not argument.startswith("-"):
+        if joined and joined[-1] in _FLAGS_OF_A_FILE and not argument.startswith("-"):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
     return joined
 
 
-def checked_file(value: str) -> str:
-    """`file.py[:argument]` or a JSON file, which exists."""
+def checked_file(value: str, flag: str = "config") -> str:
+    """`file.py[:argument]` or, of a config, a JSON file, which exists."""
     path = value.split(":", 1)[0]
     if not pathlib.Path(path).is_file():
         folder = pathlib.Path(path).parent
         near = [str(p) for p in sorted(folder.glob("*.py"))] if folder.is_dir() else []
-        raise UserError(f"--config={value}: no file {path}{did_you_mean(path, near)}")
+        raise UserError(f"--{flag}={value}: no file {path}{did_you_mean(path, near)}")
+    if flag == "ablation" and not path.endswith(".py"):
+        raise UserError(f"--ablation={value}: wants a Python file with get_ablation(), such as {_EXAMPLES[flag]}")
     if not path.endswith((".py", ".json")):
         raise UserError(f"--config={value}: wants a Python file with get_config(), or a run's config.json")
     return value

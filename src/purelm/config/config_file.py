@@ -1,4 +1,7 @@
-"""What `--config=FILE` names, a Python config file or a run's config.json, loaded with errors that name that file."""
+"""What `--config=FILE` names, a Python config file or a run's config.json, loaded with errors that name that file.
+
+A file of configs/ablations/ is a config too: its table's base.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,26 @@ def get_config(value: str) -> Any:
     path, *argument = value.split(":", 1)
     if path.endswith(".json"):
         return _returned(path, lambda: load_json(path))
-    get = getattr(_load(path), "get_config", None)
+    module = _load(path)
+    if hasattr(module, "get_ablation") and not hasattr(module, "get_config"):
+        get = module.get_ablation
+        check_argument(get, value, argument)
+        return _returned(path, lambda: get(*argument).base)
+    get = getattr(module, "get_config", None)
     if get is None:
         raise UserError(f"{path}: has no function get_config(); a config file returns as_flag(Config(...)) from it")
+    check_argument(get, value, argument)
+    return _returned(path, lambda: get(*argument))
+
+
+def check_argument(get: Callable[..., Any], value: str, argument: list[str]) -> None:
+    """Raises UserError where what follows the colon of `value` is not what the file's function takes."""
     try:
         inspect.signature(get).bind(*argument)
     except TypeError:
         names = ", ".join(inspect.signature(get).parameters)
-        wants = f"does not take one; leave ':{argument[0]}' out" if argument else "wants one: --config=file.py:..."
-        raise UserError(f"--config={value}: argument after the colon: get_config({names}) there {wants}") from None
-    return _returned(path, lambda: get(*argument))
+        wants = f"does not take one; leave ':{argument[0]}' out" if argument else f"wants one: {value}:..."
+        raise UserError(f"{value}: argument after the colon: {get.__name__}({names}) there {wants}") from None
 
 
 def _load(path: str) -> ModuleType:
