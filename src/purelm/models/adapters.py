@@ -62,7 +62,7 @@ def merge_adapters(config: AdapterConfig, params: Any) -> Any:
 
     def merge(tree: Any, adapters: Any) -> Any:
         if not isinstance(tree, dict):
-            return tree + scale * (adapters["down"] @ adapters["up"]).astype(tree.dtype)
+            return tree + (scale * (adapters["down"] @ adapters["up"])).astype(tree.dtype)
         return {name: merge(leaf, adapters[name]) if name in adapters else leaf for name, leaf in tree.items()}
 
     return merge(base, params[SUBTREE])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.config.shapes import head_size, num_kv_heads
 from purelm.models import cache as kv_cache
 from purelm.models.attention_forms import library_attention, naive_attention, splash_attention
@@ -77,7 +78,7 @@ class Attention(nn.Module):
         sink_N = self.sink if config.attention_sink else None
         weights_BNTS = None
         if context.implementation == "naive":
-            key = self.make_rng("dropout") if config.attention_dropout and not deterministic else None
+            key = self.make_rng("dropout") if not (deterministic or is_zero(config.attention_dropout)) else None
             y_BTNH, weights_BNTS = naive_attention(config, query_BTNH, key_BKSH, value_BKSH, context, sink_N, key)
         elif context.implementation == "splash":
             y_BTNH = splash_attention(config, query_BTNH, key_BKSH, value_BKSH, context)

@@ -16,7 +16,7 @@ FORMS = ("naive", "xla", "cudnn", "splash")
 MASKED = -1e30
 
 
-def attention_scale(config: ModelConfig) -> float:
+def attention_scale(config: ModelConfig) -> float | jax.Array:
     """Factor on the scores: config.attention_scale, or 1 / sqrt(H) (Vaswani et al. 2017, equation 1)."""
     return head_size(config) ** -0.5 if config.attention_scale is None else config.attention_scale
 
@@ -49,7 +49,7 @@ def naive_attention(
     """
     B, T, N, H = query_BTNH.shape
     *leading, S, _ = key_BKSH.shape
-    query_BNTH = jnp.swapaxes(query_BTNH * attention_scale(config), 1, 2)
+    query_BNTH = jnp.swapaxes(query_BTNH * jnp.asarray(attention_scale(config), query_BTNH.dtype), 1, 2)
     # Query heads that share a key head are rows of one product (Q = N / K * T of them).
     scores_BKQS = jnp.einsum(
         "...QH,...SH->...QS", query_BNTH.reshape(*leading, -1, H), key_BKSH, preferred_element_type=jnp.float32)
@@ -75,11 +75,12 @@ def library_attention(
     key_BKSH, value_BKSH = (x.reshape(B, -1, x.shape[-2], H) for x in (key_BKSH, value_BKSH))
     by_flag = context.causal and context.mask_BTS is None
     window = config.attention_window
+    query_BTNH = query_BTNH * jnp.asarray(attention_scale(config), query_BTNH.dtype)
     return jax.nn.dot_product_attention(
         query_BTNH, jnp.swapaxes(key_BKSH, 1, 2), jnp.swapaxes(value_BKSH, 1, 2),
         bias=None if context.bias_BNTS is None else context.bias_BNTS.astype(query_BTNH.dtype),
         mask=None if context.mask_BTS is None else context.mask_BTS[:, None],
-        scale=attention_scale(config),
+        scale=1.0,
         # With a mask too, cuDNN skips what lies above the diagonal.
         is_causal=by_flag or context.implementation == "cudnn",
         local_window_size=(window - 1, 0) if by_flag and window is not None else None,
@@ -106,7 +107,7 @@ def splash_attention(
         attn_logits_soft_cap=config.attention_softcap,
         interpret=interpret,
     )
-    query_BNTH = jnp.swapaxes(query_BTNH * attention_scale(config), 1, 2)
+    query_BNTH = jnp.swapaxes(query_BTNH * jnp.asarray(attention_scale(config), query_BTNH.dtype), 1, 2)
     if context.segments_BT is None:
         y_BNTH = jax.vmap(kernel)(query_BNTH, key_BKSH, value_BKSH)
     else:

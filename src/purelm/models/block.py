@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.models.attention import Attention
 from purelm.models.context import AttentionContext
 from purelm.models.dropout import dropout
@@ -38,7 +39,7 @@ class Block(nn.Module):
         config = self.config
         if config.norm_place == "sandwich":
             y_BTD = Norm(config, name=f"{name}_output_norm")(y_BTD)
-        if config.residual_dropout and not deterministic:
+        if not (deterministic or is_zero(config.residual_dropout)):
             y_BTD = dropout(y_BTD, config.residual_dropout, self.make_rng("dropout"))
         if config.residual_scale == "inverse_sqrt_depth":
             return y_BTD * (2 * config.num_layers) ** -0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.config.shapes import head_size
 from purelm.errors import UserError
 
@@ -22,7 +23,7 @@ def obstacle(config: ModelConfig, implementation: str, *, platform: str, num_tok
         return "here it is causal, which config.model.prefix_attention is not"
     if config.attention_sink:
         return "it has no attention sinks"
-    if config.attention_dropout and training:
+    if training and not is_zero(config.attention_dropout):
         return "it has no attention dropout"
     if config.attention_softcap is not None and implementation != "splash":
         return "it has no softcap"

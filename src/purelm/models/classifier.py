@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.errors import UserError
 from purelm.models.attention_forms import MASKED
 from purelm.models.dropout import dropout
@@ -124,7 +125,7 @@ class Classifier(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         config = self.config
         pooled_BD, weights_BT = Pooling(config, name="pooling")(features_BTD, segments_BT)
-        if config.classifier_dropout and not deterministic:
+        if not (deterministic or is_zero(config.classifier_dropout)):
             pooled_BD = dropout(pooled_BD, config.classifier_dropout, self.make_rng("dropout"))
         logits_BC = _Layer(config, _num_classes(config), name="output")(pooled_BD)
         return logits_BC.astype(jnp.float32), weights_BT
@@ -141,6 +142,6 @@ class TokenClassifier(nn.Module):
     @nn.compact
     def __call__(self, features_BTD: jax.Array, *, deterministic: bool = True) -> jax.Array:
         config = self.config
-        if config.classifier_dropout and not deterministic:
+        if not (deterministic or is_zero(config.classifier_dropout)):
             features_BTD = dropout(features_BTD, config.classifier_dropout, self.make_rng("dropout"))
         return _Layer(config, _num_classes(config), name="output")(features_BTD).astype(jnp.float32)

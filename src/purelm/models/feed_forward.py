@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.config.shapes import feed_forward_width, is_gated
 from purelm.models.dropout import dropout
 from purelm.models.linear import Linear
@@ -81,6 +82,6 @@ class FeedForward(nn.Module):
             hidden_BTF = GATES[config.feed_forward](gate_BTF) * hidden_BTF
         else:
             hidden_BTF = ACTIVATIONS[config.feed_forward](hidden_BTF)
-        if config.feed_forward_dropout and not deterministic:
+        if not (deterministic or is_zero(config.feed_forward_dropout)):
             hidden_BTF = dropout(hidden_BTF, config.feed_forward_dropout, self.make_rng("dropout"))
         return Linear(config, config.width, "output", name="down")(hidden_BTF)

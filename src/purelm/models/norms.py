@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,16 +10,16 @@ from purelm.config import ModelConfig
 from purelm.models.dtypes import param_dtype
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def layer_norm(x: jax.Array, epsilon: float) -> jax.Array:
+@jax.custom_jvp
+def layer_norm(x: jax.Array, epsilon: float | jax.Array) -> jax.Array:
     """(x - mean) / sqrt(variance + epsilon) over the last axis, in float32 (Ba, Kiros & Hinton 2016, arXiv 1607.06450).
 
-    Its derivative is given in closed form, which XLA's CPU backend runs faster than the chain of means it derives.
+    Its derivative (by x; epsilon is a constant) is given in closed form, which XLA's CPU backend runs faster than the chain of means it derives.
     """
     return _layer_norm(x, epsilon)[0]
 
 
-def _layer_norm(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+def _layer_norm(x: jax.Array, epsilon: float | jax.Array) -> tuple[jax.Array, jax.Array]:
     x = x.astype(jnp.float32)
     centered = x - jnp.mean(x, axis=-1, keepdims=True)
     inverse_stddev = jax.lax.rsqrt(jnp.mean(jnp.square(centered), axis=-1, keepdims=True) + epsilon)
@@ -29,27 +27,27 @@ def _layer_norm(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
 
 
 @layer_norm.defjvp
-def _layer_norm_jvp(epsilon: float, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    y, inverse_stddev = _layer_norm(primals[0], epsilon)
+def _layer_norm_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    y, inverse_stddev = _layer_norm(*primals)
     t = tangents[0].astype(jnp.float32) * inverse_stddev
     return y, t - jnp.mean(t, axis=-1, keepdims=True) - y * jnp.mean(y * t, axis=-1, keepdims=True)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def rms_norm(x: jax.Array, epsilon: float) -> jax.Array:
+@jax.custom_jvp
+def rms_norm(x: jax.Array, epsilon: float | jax.Array) -> jax.Array:
     """x / sqrt(mean(x^2) + epsilon) over the last axis, in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
     return _rms_norm(x, epsilon)[0]
 
 
-def _rms_norm(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+def _rms_norm(x: jax.Array, epsilon: float | jax.Array) -> tuple[jax.Array, jax.Array]:
     x = x.astype(jnp.float32)
     inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
     return x * inverse_rms, inverse_rms
 
 
 @rms_norm.defjvp
-def _rms_norm_jvp(epsilon: float, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    y, inverse_rms = _rms_norm(primals[0], epsilon)
+def _rms_norm_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    y, inverse_rms = _rms_norm(*primals)
     t = tangents[0].astype(jnp.float32) * inverse_rms
     return y, t - y * jnp.mean(y * t, axis=-1, keepdims=True)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.config.shapes import check_model, encoder_config
 from purelm.errors import UserError
 from purelm.models.attention_forms import softcap
@@ -182,8 +183,9 @@ class Transformer(nn.Module):
         context = self._context(implementation, positions_BT, segments_BT, prefix_BT, cross, cache)
         if self.is_initializing():
             return Output(self._final(x_BTD), cache, None)
-        drops = config.attention_dropout or config.residual_dropout or config.feed_forward_dropout
-        dropout_key = self.make_rng("dropout") if drops and not deterministic else None
+        rates = (config.attention_dropout, config.residual_dropout, config.feed_forward_dropout)
+        drops = not (deterministic or all(map(is_zero, rates)))
+        dropout_key = self.make_rng("dropout") if drops else None
         layers = self.get_variable("params", "layers")
         embedding_BTD = x_BTD
         x_BTD, cache, seen = apply_layers(
@@ -215,7 +217,7 @@ class Transformer(nn.Module):
             x_BTD = x_BTD + self.token_types(token_types_BT)
         if config.embedding_norm:
             x_BTD = self.embedding_norm(x_BTD)
-        if config.embedding_dropout and not deterministic:
+        if not (deterministic or is_zero(config.embedding_dropout)):
             x_BTD = dropout(x_BTD, config.embedding_dropout, self.make_rng("dropout"))
         return x_BTD
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from purelm.config.numbers import is_zero
+
 
 class Statistics(NamedTuple):
     """What a loss needs of each token's logits, float32 [B, T]: nats, except `hit`, 1 where the argmax is right."""
@@ -25,8 +27,8 @@ class Statistics(NamedTuple):
     hit: jax.Array
 
 
-def loss_sums(statistics: Statistics, weights_BT: jax.Array, *, label_smoothing: float,
-              z_loss: float) -> dict[str, jax.Array]:
+def loss_sums(statistics: Statistics, weights_BT: jax.Array, *, label_smoothing: float | jax.Array,
+              z_loss: float | jax.Array) -> dict[str, jax.Array]:
     """Sums over targets, each float32 scalar; the caller divides by `weight`, once, after all reductions.
 
     `loss` is what is minimized: cross-entropy against (1 - label_smoothing) one-hot + label_smoothing / V (Szegedy et
@@ -35,9 +37,9 @@ def loss_sums(statistics: Statistics, weights_BT: jax.Array, *, label_smoothing:
     """
     cross_entropy_BT = statistics.logsumexp - statistics.target
     loss_BT = cross_entropy_BT
-    if label_smoothing:
+    if not is_zero(label_smoothing):
         loss_BT = loss_BT + label_smoothing * (statistics.target - statistics.mean)
-    if z_loss:
+    if not is_zero(z_loss):
         loss_BT = loss_BT + z_loss * jnp.square(statistics.logsumexp)
     weights_BT = weights_BT.astype(jnp.float32)
     return {"loss": jnp.sum(loss_BT * weights_BT), "cross_entropy": jnp.sum(cross_entropy_BT * weights_BT),
@@ -84,7 +86,7 @@ def _logits_gradient(logits_BTV, logsumexp_BT, targets_BT, index_V, vocabulary_s
 
 
 def chunked_statistics(x_BTD: jax.Array, kernel_DV: jax.Array, bias_V: jax.Array | None, targets_BT: jax.Array,
-                       chunk: int, softcap: float | None) -> Statistics:
+                       chunk: int, softcap: float | jax.Array | None) -> Statistics:
     """The statistics of softcap(x_BTD @ kernel_DV + bias_V), `chunk` vocabulary entries at a time.
 
     Args:
@@ -101,7 +103,7 @@ def chunked_statistics(x_BTD: jax.Array, kernel_DV: jax.Array, bias_V: jax.Array
     return Statistics(*(leaf.reshape(targets_BT.shape) for leaf in found))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _chunked_statistics(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap):
     """As `chunked_statistics`, for T tokens of any windows."""
     vocabulary_size = kernel_DV.shape[1]
@@ -150,11 +152,11 @@ def _chunk(x_TD, kernel_DV, bias_V, number, chunk, softcap):
 
 def _chunked_forward(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap):
     result = _chunked_statistics(x_TD, kernel_DV, bias_V, targets_T, chunk, softcap)
-    return result, (x_TD, kernel_DV, bias_V, targets_T, result.logsumexp)
+    return result, (x_TD, kernel_DV, bias_V, targets_T, softcap, result.logsumexp)
 
 
-def _chunked_backward(chunk, softcap, residuals, cotangent):
-    x_TD, kernel_DV, bias_V, targets_T, logsumexp_T = residuals
+def _chunked_backward(chunk, residuals, cotangent):
+    x_TD, kernel_DV, bias_V, targets_T, softcap, logsumexp_T = residuals
     vocabulary_size = kernel_DV.shape[1]
 
     def add_chunk(carry, number):
@@ -175,7 +177,7 @@ def _chunked_backward(chunk, softcap, residuals, cotangent):
     numbers = jnp.arange(-(-vocabulary_size // chunk))
     (dx_TD, dkernel_DV, dbias_V), _ = jax.lax.scan(add_chunk, start, numbers)
     dbias = None if bias_V is None else dbias_V.astype(bias_V.dtype)
-    return dx_TD.astype(x_TD.dtype), dkernel_DV.astype(kernel_DV.dtype), dbias, None
+    return dx_TD.astype(x_TD.dtype), dkernel_DV.astype(kernel_DV.dtype), dbias, None, None
 
 
 def _add_at(whole, part, start):

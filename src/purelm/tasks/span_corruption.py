@@ -50,7 +50,6 @@ def sizes_of_window(window: int, mask_fraction: float, mean_span_length: float) 
     return Sizes(window, noise, spans, window - noise + spans + 1, noise + spans + 1)
 
 
-@functools.lru_cache(maxsize=16)
 def sizes(config: Config) -> Sizes:
     """The sizes for the longest window whose parts fit config.model.context_length.
 
@@ -60,10 +59,16 @@ def sizes(config: Config) -> Sizes:
     Raises:
       UserError: the context is too short for any.
     """
-    task, room = config.task, config.model.context_length
+    model, task = config.model, config.task
+    return _longest_sizes(model.context_length, model.architecture == "decoder", task.mask_fraction,
+                          task.mean_span_length)
+
+
+@functools.lru_cache(maxsize=16)
+def _longest_sizes(room: int, one_window: bool, mask_fraction: float, mean_span_length: float) -> Sizes:
     window, best = 2, None
-    while (found := sizes_of_window(window, task.mask_fraction, task.mean_span_length)).source <= room:
-        together = found.source + found.target - 1 if config.model.architecture == "decoder" else found.target
+    while (found := sizes_of_window(window, mask_fraction, mean_span_length)).source <= room:
+        together = found.source + found.target - 1 if one_window else found.target
         best = found if together <= room else best
         window += 1
     if best is None:

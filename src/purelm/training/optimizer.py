@@ -37,6 +37,7 @@ import optax
 import optax.contrib
 
 from purelm.config import Config, OptimizerConfig
+from purelm.config.numbers import is_zero, single
 from purelm.errors import UserError
 from purelm.training import rules
 from purelm.training.schedules import make_schedule
@@ -53,7 +54,7 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
       UserError: a rule does not fit (`rules.first_match`), or adam is asked for weight decay.
     """
     optimizer = config.optimizer
-    if optimizer.name == "adam" and optimizer.weight_decay:
+    if optimizer.name == "adam" and not is_zero(optimizer.weight_decay):
         raise UserError("config.optimizer.weight_decay: adam has none; take "
                         "config.optimizer.name=adamw, or set it to 0")
     multipliers = learning_rate_multipliers(config, params_shapes)
@@ -63,11 +64,12 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
     parts = [] if optimizer.clip_norm is None else [optax.clip_by_global_norm(optimizer.clip_norm)]
     directions = {group: _direction(optimizer, group) for group in sorted(set(jax.tree.leaves(groups)))}
     parts.append(optax.partition(directions, groups))
-    if optimizer.weight_decay:
+    if not is_zero(optimizer.weight_decay):
         factors = rules.match_rules(optimizer.decay_rules, params_shapes, "config.optimizer.decay_rules")
         parts.append(_add_decay(jax.tree.map(
-            lambda factor, multiplier: optimizer.weight_decay * factor if multiplier else 0.0, factors, multipliers)))
-    adam_rate = optimizer.adam_learning_rate or optimizer.learning_rate
+            lambda factor, multiplier: 0.0 if is_zero(multiplier) or is_zero(factor) else optimizer.weight_decay * factor,
+            factors, multipliers)))
+    adam_rate = optimizer.learning_rate if optimizer.adam_learning_rate is None else optimizer.adam_learning_rate
     scales = jax.tree.map(
         lambda group, multiplier: multiplier * (adam_rate / optimizer.learning_rate if group == "adam" else 1.0),
         groups, multipliers) if optimizer.name == "muon" else multipliers
@@ -122,8 +124,8 @@ def layer_factors(config: Config, params_shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(factor, params_shapes)
 
 
-def _group(optimizer: OptimizerConfig, name: str, multiplier: float) -> str:
-    if multiplier == 0:
+def _group(optimizer: OptimizerConfig, name: str, multiplier: float | jax.Array) -> str:
+    if is_zero(multiplier):
         return "frozen"
     if optimizer.name == "muon":
         return "muon" if _LAYER_MATRIX.search(name) else "adam"
@@ -133,11 +135,12 @@ def _group(optimizer: OptimizerConfig, name: str, multiplier: float) -> str:
 
 
 def _direction(optimizer: OptimizerConfig, group: str) -> optax.GradientTransformation:
-    beta1, beta2, epsilon = optimizer.beta1, optimizer.beta2, optimizer.epsilon
+    beta1, beta2, momentum = single(optimizer.beta1), single(optimizer.beta2), single(optimizer.momentum)
+    epsilon = optimizer.epsilon
     if group == "frozen":
         return optax.set_to_zero()
     if group == "sgd":
-        return optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else optax.identity()
+        return optax.identity() if is_zero(optimizer.momentum) else optax.trace(momentum, optimizer.nesterov)
     if group in ("adam", "adamw"):
         nesterov = optimizer.nesterov and optimizer.name != "muon"
         return optax.scale_by_adam(beta1, beta2, epsilon, nesterov=nesterov)
@@ -152,7 +155,7 @@ def _direction(optimizer: OptimizerConfig, group: str) -> optax.GradientTransfor
     assert group == "muon"
     return optax.chain(
         optax.contrib.scale_by_muon(
-            ns_steps=optimizer.muon_steps, beta=optimizer.momentum, nesterov=optimizer.nesterov,
+            ns_steps=optimizer.muon_steps, beta=momentum, nesterov=optimizer.nesterov,
             weight_dimension_numbers=lambda updates: jax.tree.map(
                 lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2), updates)),
         optax.stateless_with_tree_map(lambda update, _: MUON_RMS * math.sqrt(max(update.shape[1:])) * update))
@@ -171,7 +174,7 @@ def _each_layer(transformation: optax.GradientTransformation) -> optax.GradientT
 
 def _add_decay(factors: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(
-        lambda update, parameter, factor: update + factor * parameter if factor else update, updates, params, factors))
+        lambda update, parameter, factor: update if is_zero(factor) else update + factor * parameter, updates, params, factors))
 
 
 def _scale_leaves(scales: Any) -> optax.GradientTransformation:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from purelm.config import Config, ModelConfig
+from purelm.config.numbers import is_zero, single
 from purelm.models.adapters import merge_adapters
 from purelm.tasks import task_of
 from purelm.training.optimizer import float32, learning_rate_multipliers
@@ -69,7 +70,7 @@ def gradient_sums(config: Config, params: Any, batch: Batch, key: jax.Array | No
                   prepare: Prepare = lambda params: params) -> tuple[Any, Sums]:
     """The gradient of the summed loss, in float32, and the sums, over `accumulation_steps` micro-batches in turn."""
     loss_sums = task_of(config).loss_sums
-    trainable = jax.tree.map(lambda multiplier: multiplier != 0, learning_rate_multipliers(config, params))
+    trainable = jax.tree.map(lambda multiplier: not is_zero(multiplier), learning_rate_multipliers(config, params))
 
     def loss_fn(params, batch, key):
         params = jax.tree.map(lambda leaf, train: leaf if train else jax.lax.stop_gradient(leaf), params, trainable)
@@ -105,7 +106,7 @@ def _update(config: Config, optimizer: optax.GradientTransformation, state: Trai
     old = float32(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, old)
     new = optax.apply_updates(old, updates)
-    ema, decay = state.ema, config.training.ema_decay
+    ema, decay = state.ema, single(config.training.ema_decay)
     if decay is not None:
         ema = jax.tree.map(lambda average, leaf: decay * average + (1 - decay) * leaf, ema, new)
     params = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), new, state.params)
@@ -121,4 +122,5 @@ def _dropout_key(config: Config, step: jax.Array, axis_name: str | None) -> jax.
 
 def has_dropout(model: ModelConfig) -> bool:
     """Whether anything of the model is random in training."""
-    return any(getattr(model, field.name) for field in dataclasses.fields(model) if field.name.endswith("_dropout"))
+    return not all(is_zero(getattr(model, field.name)) for field in dataclasses.fields(model)
+                   if field.name.endswith("_dropout"))

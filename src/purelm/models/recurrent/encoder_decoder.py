@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.config.shapes import encoder_layers
 from purelm.errors import UserError
 from purelm.models.embedding import Embedding, Head
@@ -108,7 +109,7 @@ class RecurrentEncoderDecoder(OutputLayer):
             encoded = self.encode(tokens_BT)
         x_TBD = self.embedding(tokens_BT.T)
         embedding_TBD = x_TBD
-        if config.embedding_dropout and not deterministic:
+        if not (deterministic or is_zero(config.embedding_dropout)):
             x_TBD = drop_steps(config, x_TBD, config.embedding_dropout, self.make_rng("dropout"))
         parameters = DecoderParameters(
             tuple(layer() for layer in self.recurrent), self.attention.parameters(), self._readout())
@@ -118,7 +119,7 @@ class RecurrentEncoderDecoder(OutputLayer):
         x_TBD, carry, weights_TBS = decode(
             config.cell, parameters, x_TBD, encoded.cross.carry if carry is None else carry, memory,
             self._dropped(tokens_BT.shape, deterministic), real_TB1, collect=collect)
-        if config.residual_dropout and not deterministic:
+        if not (deterministic or is_zero(config.residual_dropout)):
             x_TBD = drop_steps(config, x_TBD, config.residual_dropout, self.make_rng("dropout"))
         collected = None
         if collect:
@@ -134,10 +135,10 @@ class RecurrentEncoderDecoder(OutputLayer):
     def _dropped(self, shape: tuple[int, int], deterministic: bool) -> Dropped:
         config, (B, T) = self.config, shape
         state, between = [None] * config.num_layers, [None] * (config.num_layers - 1)
-        if config.recurrent_dropout and not deterministic:
+        if not (deterministic or is_zero(config.recurrent_dropout)):
             state = [dropout_mask((B, hidden_size(config)), config.recurrent_dropout, self.make_rng("dropout"))
                      for _ in state]
-        if config.residual_dropout and not deterministic:
+        if not (deterministic or is_zero(config.residual_dropout)):
             ones_TBH = jnp.ones((T, B, hidden_size(config)), jnp.float32)
             between = [drop_steps(config, ones_TBH, config.residual_dropout, self.make_rng("dropout")) for _ in between]
         return Dropped(tuple(state), tuple(between))

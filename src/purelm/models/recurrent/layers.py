@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero, single
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.recurrent.cells import (
     NUM_GATES,
@@ -30,9 +31,10 @@ def feature_size(config: ModelConfig) -> int:
     return hidden_size(config) * (2 if config.bidirectional else 1)
 
 
-def dropout_mask(shape: tuple[int, ...], rate: float, key: jax.Array) -> jax.Array:
+def dropout_mask(shape: tuple[int, ...], rate: float | jax.Array, key: jax.Array) -> jax.Array:
     """float32, 0 with probability `rate` and else 1 / (1 - rate)."""
-    return jax.random.bernoulli(key, 1.0 - rate, shape) / (1.0 - rate)
+    kept = 1 - single(rate)
+    return jax.random.bernoulli(key, kept, shape) / kept
 
 
 def drop_steps(config: ModelConfig, x_TBD: jax.Array, rate: float, key: jax.Array) -> jax.Array:
@@ -118,7 +120,7 @@ class Layer(nn.Module):
             parameters = Cell(config, D, name=name)()
             state = zero_state(config.cell, B, hidden_size(config)) if states is None else states[number]
             mask = masks[number]
-            if config.recurrent_dropout and not deterministic:
+            if not (deterministic or is_zero(config.recurrent_dropout)):
                 dropped_BH = dropout_mask(state.h_BH.shape, config.recurrent_dropout, self.make_rng("dropout"))
                 mask = mask._replace(dropout_BH=dropped_BH)
             h_TBH, state = run_cell(config.cell, parameters, x_TBD, state, mask, reverse=name == "backward")

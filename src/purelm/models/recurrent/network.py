@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.numbers import is_zero
 from purelm.errors import UserError
 from purelm.models.attention_forms import softcap
 from purelm.models.embedding import Embedding, Head
@@ -104,7 +105,7 @@ class Recurrent(OutputLayer):
             _check_one_way(config)
         # Time first, from here to the last layer: what the scan's steps slice.
         x_TBD = (self.embedding if embedding is None else embedding)(tokens_BT.T)
-        if config.embedding_dropout and not deterministic:
+        if not (deterministic or is_zero(config.embedding_dropout)):
             x_TBD = drop_steps(config, x_TBD, config.embedding_dropout, self.make_rng("dropout"))
         masks = tuple(masks_of_segments(segments_BT, reverse=name == "backward") for name in directions(config))
         embedding_TBD, outputs, last = x_TBD, [], []
@@ -113,7 +114,7 @@ class Recurrent(OutputLayer):
             x_TBD, states = layer(x_TBD, states, masks, deterministic=deterministic)
             outputs.append(x_TBD)
             last.append(states)
-            if config.residual_dropout and not deterministic:
+            if not (deterministic or is_zero(config.residual_dropout)):
                 x_TBD = drop_steps(config, x_TBD, config.residual_dropout, self.make_rng("dropout"))
         collected = None
         if collect:
