@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gzip
 import json
 import lzma
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from purelm.config import Config
 from purelm.config.applies import TASKS_OF_FIELD
 from purelm.errors import UserError
 from purelm.evaluation import evaluator_of
@@ -20,6 +22,10 @@ from purelm.training.load import LoadedRun, load_run
 from purelm.training.run_folder import check_same_data, write_atomically
 
 Progress = Callable[[str], None]
+
+
+class NotFinite(UserError):
+    """A loss that is no number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +73,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     batch_size = batch_size or run.config.training.batch_size // run.config.training.accumulation_steps
     metrics = {"task": run.config.task.name, "split": split, "step": run.step,
                **({} if data_path is None else {"data_path": data_path}),
-               **_loss(run, data, split, batch_size), **_sizes(data.splits[split])}
+               **loss_of(run, data, split, batch_size), **_sizes(data.splits[split])}
     if compressors:
         if data.num_bytes(split) is None:
             raise UserError(f"--compressors: the examples of task {run.config.task.name} are no text to compress")
@@ -109,22 +115,38 @@ def _data_of(run: LoadedRun, split: str, data_path: str | None) -> tuple[Any, st
     return data, split
 
 
-def _loss(run: LoadedRun, data: Any, split: str, batch_size: int) -> dict[str, float]:
+def loss_of(run: LoadedRun, data: Any, split: str, batch_size: int) -> dict[str, float]:
+    """The loss on a whole split and what follows from it (see training.evaluation.metrics_of); nothing where nothing
+    weighs anything.
+
+    Raises:
+      NotFinite: the loss.
+    """
     import jax
 
     from purelm.training.evaluation import metrics_of, sum_batches
 
-    config, params, loss_sums = run.config, jax.device_put(run.params), task_of(run.config).loss_sums
-    step = jax.jit(lambda params, batch: loss_sums(config, params, batch, None))
+    config, params = run.config, jax.device_put(run.params)
+    # Without dropout no task of ours reads the seed: runs that differ by it alone share the program.
+    step = _loss_step(config if "." in config.task.name else dataclasses.replace(config, seed=0))
     totals = sum_batches(lambda batch: step(params, batch),
                          data.evaluation_batches(split, config, batch_size=batch_size))
     if not totals["weight"]:
         return {}
     if not math.isfinite(totals["cross_entropy"]):
-        raise UserError(f"{run.folder.checkpoints}: the loss of step {run.step} is not finite; give another "
+        raise NotFinite(f"{run.folder.checkpoints}: the loss of step {run.step} is not finite; give another "
                         "--checkpoint")
     unit = task_of(config).UNIT
     return {**metrics_of(totals, unit=unit, num_bytes=data.num_bytes(split)), unit: int(totals["weight"])}
+
+
+@functools.lru_cache(maxsize=4)
+def _loss_step(config: Config) -> Callable[[Any, Any], dict[str, Any]]:
+    """loss_sums of (params, batch), compiled."""
+    import jax
+
+    loss_sums = task_of(config).loss_sums
+    return jax.jit(lambda params, batch: loss_sums(config, params, batch, None))
 
 
 def _sizes(split: Any) -> dict[str, int]:
@@ -137,15 +159,23 @@ def _answers(run: LoadedRun, split: str, examples: Sequence[dict[str, Any]], bat
     """(scores, files written)."""
     evaluator = evaluator_of(run.config)
     report(f"answering {len(examples):,} examples of {split}")
-    started = time.monotonic()
-    predictions = evaluator.predict(run, examples, batch_size=batch_size, progress=report)
-    seconds = time.monotonic() - started
     path = run.folder.path / f"predictions_{split}.jsonl"
-    write_predictions(path, predictions)
+    scores, predictions = answer_scores(run, examples, batch_size, path, report)
     files = [path]
     if hasattr(evaluator, "pictures"):
         files += evaluator.pictures(run, examples, predictions, run.folder.path)
-    return {**evaluator.score(run, examples, predictions), "seconds_to_answer": round(seconds, 2)}, files
+    return scores, files
+
+
+def answer_scores(run: LoadedRun, examples: Sequence[dict[str, Any]], batch_size: int, path: pathlib.Path,
+                  report: Progress) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(scores, predictions) of the run's answers to examples; the predictions go to `path`."""
+    evaluator = evaluator_of(run.config)
+    started = time.monotonic()
+    predictions = evaluator.predict(run, examples, batch_size=batch_size, progress=report)
+    seconds = time.monotonic() - started
+    write_predictions(path, predictions)
+    return {**evaluator.score(run, examples, predictions), "seconds_to_answer": round(seconds, 2)}, predictions
 
 
 def write_predictions(path: pathlib.Path, predictions: Sequence[dict[str, Any]]) -> None:
