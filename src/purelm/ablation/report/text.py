@@ -162,9 +162,14 @@ def groups(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:
     return parts
 
 
+def change_items(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(path, value as text) of a row's changes."""
+    return [(path, _plain(value)) for path, value in values.items()]
+
+
 def changes(values: Mapping[str, Any]) -> str:
     """ "model.num_heads=1, model.head_size=128"."""
-    return ", ".join(f"{path}={_plain(value)}" for path, value in values.items())
+    return ", ".join(f"{path}={value}" for path, value in change_items(values))
 
 
 def unfinished(row: TableRow) -> str:
@@ -190,6 +195,13 @@ def search_lines(search: Search, digits: int) -> list[tuple[str, str, str]]:
             mark = "chosen, at the edge" if search.at_edge else "chosen"
         lines.append((changes(point), "failed" if value is None else number(value, digits), mark))
     return lines
+
+
+def sensitivity(search: Search, metric: Metric) -> str:
+    """What follows a row's name above its search."""
+    if search.sensitivity is None:
+        return ""
+    return f": a value of the search is {number(search.sensitivity, metric.digits)} worse than the best, on average"
 
 
 def _plain(value: Any) -> str:
@@ -235,7 +247,7 @@ def method(test: str, intervals: str, confidence: float) -> str:
            "dunnett": "Dunnett's test of all rows against the base"}[test]
     what = {"t": "Student's t", "bootstrap": "bootstrap"}[intervals]
     return (f"Values are mean ± standard deviation (seeds). Differences are to the base over shared seeds, with "
-            f"{confidence * 100:g} % intervals ({what}); verdicts by {how} at level {level(confidence):g}.")
+            f"{confidence * 100:g}% intervals ({what}); verdicts by {how} at level {level(confidence):g}.")
 
 
 def level(confidence: float) -> float:
@@ -264,3 +276,7 @@ def _above_zero(value: float | None, digits: int) -> str:
     if value is None or value == 0 or round(value, digits) != 0:
         return number(value, digits)
     return f"{value:.1g}"
+
+
+def fit(of: Mapping[str, Any] | None) -> list[str]:
+    return []
