@@ -27,17 +27,17 @@ def get_config(value: str) -> Any:
     """
     path, *argument = value.split(":", 1)
     if path.endswith(".json"):
-        return _returned(path, lambda: load_json(path))
-    module = _load(path)
+        return _as_flag(path, returned(path, lambda: load_json(path)))
+    module = load_module(path)
     if hasattr(module, "get_ablation") and not hasattr(module, "get_config"):
         get = module.get_ablation
         check_argument(get, value, argument)
-        return _returned(path, lambda: get(*argument).base)
+        return _as_flag(path, returned(path, lambda: get(*argument).base))
     get = getattr(module, "get_config", None)
     if get is None:
         raise UserError(f"{path}: has no function get_config(); a config file returns as_flag(Config(...)) from it")
     check_argument(get, value, argument)
-    return _returned(path, lambda: get(*argument))
+    return _as_flag(path, returned(path, lambda: get(*argument)))
 
 
 def check_argument(get: Callable[..., Any], value: str, argument: list[str]) -> None:
@@ -50,7 +50,8 @@ def check_argument(get: Callable[..., Any], value: str, argument: list[str]) -> 
         raise UserError(f"{value}: argument after the colon: {get.__name__}({names}) there {wants}") from None
 
 
-def _load(path: str) -> ModuleType:
+def load_module(path: str) -> ModuleType:
+    """The module that a Python file is; UserError names the line of whatever it raises."""
     spec = importlib.util.spec_from_file_location("purelm_config_file", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -63,16 +64,20 @@ def _load(path: str) -> ModuleType:
     return module
 
 
-def _returned(path: str, get: Callable[[], Any]) -> Any:
-    from ml_collections import ConfigDict
-
+def returned(path: str, get: Callable[[], Any]) -> Any:
+    """What a function of the file at `path` returns; UserError names the file and line of whatever it raises."""
     try:
-        config = get()
-        config = as_flag(config) if isinstance(config, Config) else config
+        return get()
     except UserError as error:
         raise UserError(str(error) if path in str(error) else f"{path}: {error}") from error
     except Exception as error:  # As above.
         raise UserError(_described(error, path)) from error
+
+
+def _as_flag(path: str, config: Any) -> Any:
+    from ml_collections import ConfigDict
+
+    config = returned(path, lambda: as_flag(config)) if isinstance(config, Config) else config
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}; return as_flag(Config(...))")
     return config

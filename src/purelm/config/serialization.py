@@ -38,7 +38,7 @@ def from_dict(values: dict[str, Any], kind: type = Config, where: str = "config"
                 raise UserError(f"{where}.{name}: wants a section of fields, not {value!r}")
             arguments[name] = from_dict(value, hints[name], f"{where}.{name}")
         else:
-            arguments[name] = _coerce(value, hints[name])
+            arguments[name] = coerce(value, hints[name])
     return kind(**arguments)
 
 
@@ -78,7 +78,7 @@ def as_flag(config: Config) -> ml_collections.ConfigDict:
                 result[field.name] = convert(value)
             else:
                 result[field.name] = config_dict.placeholder(_plain_type(hints[field.name]))
-                result[field.name] = _coerce(value, hints[field.name])
+                result[field.name] = coerce(value, hints[field.name])
         return result
 
     return convert(config)
@@ -99,11 +99,12 @@ def _plain_type(hint: Any) -> type:
     return origin or hint
 
 
-def _coerce(value: Any, hint: Any) -> Any:
+def coerce(value: Any, hint: Any) -> Any:
+    """The value as a field of this type holds it: lists as tuples, whole numbers as floats where declared."""
     plain = _plain_type(hint)
     if plain is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
-        return tuple(_coerce(part, item) if not isinstance(part, (list, tuple)) else
+        return tuple(coerce(part, item) if not isinstance(part, (list, tuple)) else
                      _coerce_items(part, typing.get_args(item)) for part in value)
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -115,4 +116,4 @@ def _coerce(value: Any, hint: Any) -> Any:
 def _coerce_items(values: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(values) != len(hints):
         return tuple(values)  # For check_fields to name.
-    return tuple(_coerce(value, hint) for value, hint in zip(values, hints))
+    return tuple(coerce(value, hint) for value, hint in zip(values, hints))
