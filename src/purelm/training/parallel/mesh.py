@@ -33,17 +33,17 @@ class MeshEngine(Engine):
         self.mesh = jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
         self._rows, self._whole = NamedSharding(self.mesh, ROWS), NamedSharding(self.mesh, PartitionSpec())
         super().__init__(config, list(self.mesh.devices.flat))
-        self._state = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec),
-                                   state_specs(self.shapes(), self.shapes().params),
-                                   is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+        self.state_shardings = jax.tree.map(
+            lambda spec: NamedSharding(self.mesh, spec), state_specs(self.shapes(), self.shapes().params),
+            is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
         self._shapes = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            self._shapes, self._state)
-        params = self._state.params
-        self._init = jax.jit(self._initial_state, out_shardings=self._state)
-        self._train = jax.jit(self._step, in_shardings=(self._state, self._rows),
-                              out_shardings=(self._state, self._whole), donate_argnums=0)
-        self._evaluate = jax.jit(lambda params, batch: step.evaluate_step(config, self._prepare(params), batch),
+            self._shapes, self.state_shardings)
+        params = self.state_shardings.params
+        self._init = jax.jit(self._initial_state, out_shardings=self.state_shardings)
+        self._train = jax.jit(self._step, in_shardings=(self.state_shardings, self._rows),
+                              out_shardings=(self.state_shardings, self._whole), donate_argnums=0)
+        self._evaluate = jax.jit(lambda params, batch: step.evaluate_step(config, self.prepare(params), batch),
                                  in_shardings=(params, self._rows), out_shardings=self._whole)
         self._gather = jax.jit(lambda tree: tree, out_shardings=self._whole)
 
@@ -65,7 +65,7 @@ class MeshEngine(Engine):
             # The copy keeps a donating step from writing over numpy's memory, which a CPU array may share.
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index].copy())
 
-        return jax.tree.map(put, host_state, self._state)
+        return jax.tree.map(put, host_state, self.state_shardings)
 
     def for_checkpoint(self, state: TrainState) -> TrainState:
         return state
@@ -78,9 +78,9 @@ class MeshEngine(Engine):
         return self._train.lower(self.shapes(), batch)
 
     def _step(self, state: TrainState, batch: step.Batch) -> tuple[TrainState, Sums]:
-        return step.train_step(self.config, self.optimizer, state, batch, prepare=self._prepare)
+        return step.train_step(self.config, self.optimizer, state, batch, prepare=self.prepare)
 
-    def _prepare(self, params: Any) -> Any:
+    def prepare(self, params: Any) -> Any:
         """The parameters as the model reads them: tables that rows are taken from are whole in width.
 
         Else what is taken from them is split by width where its rows are split too, on the same devices, and the
