@@ -1,0 +1,224 @@
+"""A work folder as a measured table: what its cells hold, tested, with what a reader must know besides."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import statistics as numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from purelm.ablation import agreement, provenance, scaling
+from purelm.ablation.comparisons import Rules, noise_of, notes_of_rules, results_of
+from purelm.ablation.spec import Ablation
+from purelm.ablation.store import CellRecord, read_record
+from purelm.ablation.table import Costs, Result, Search, Table, TableRow
+
+if TYPE_CHECKING:
+    from purelm.ablation.plan import Cell, ResolvedRow
+
+Records = Mapping[str, CellRecord | None]  # Of a row: seed -> record.
+_STATES = {"running": "running", "trained": "running", "done": "done", "failed": "failed"}
+
+
+def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) -> Table:
+    """The table as far as its work folder has it; rows without any finished cell are there as missing.
+
+    Args:
+      ablation: the table; it decides rows, seeds and metrics, whatever else lies in the folder.
+      workdir: the work folder.
+      command: that the report says it was made with.
+
+    Raises:
+      UserError: the table is wrong.
+    """
+    from purelm.ablation.plan import choose, plan_cells, resolved_rows, search_points
+
+    rows = resolved_rows(ablation)
+    seeds = [str(seed) for seed in seeds_of(ablation)]
+    records = {row.name: {seed: read_record(workdir, f"{row.name}/{seed}") for seed in seeds} for row in rows}
+    searches, search_records, chosen = {}, {}, {}
+    for row in rows:
+        if row.search:
+            points = search_points(ablation, row.name)
+            found = {f"{name}/{seed}": read_record(workdir, f"{name}/{seed}") for name, _ in points
+                     for seed in ablation.search_seeds}
+            search_records |= found
+            searches[row.name] = _search(ablation, points, found, lambda values, row=row: choose(
+                ablation, row.name, values))
+            if searches[row.name].chosen is not None:
+                chosen[row.name] = searches[row.name].chosen
+    planned = {cell.key: cell for cell in plan_cells(ablation, chosen=chosen)}
+    results, notes = _results(ablation, rows, records)
+    table_rows = tuple(TableRow(
+        row.name, row.label, row.group, dict(row.changes),
+        {metric.name: results[metric.name][row.name] for metric in ablation.metrics},
+        costs_of(records[row.name].values()),
+        {seed: "missing" if record is None else _STATES[record.state] for seed, record in records[row.name].items()},
+        {seed: f"runs/{row.name}/{seed}" for seed, record in records[row.name].items() if record is not None},
+        searches.get(row.name),
+        (*_row_notes(ablation, row, records[row.name], planned, searches.get(row.name)), *notes[row.name]),
+    ) for row in rows)
+    everything = {f"{row}/{seed}": record for row, of_row in records.items() for seed, record in of_row.items()}
+    fit, fit_notes = scaling.fit_of_cells(ablation, workdir, everything)
+    made, made_notes = provenance.made_of(workdir, everything | search_records, command)
+    rules = _rules(ablation)
+    return Table(
+        ablation.title, ablation.source, ablation.compute, ablation.metrics, table_rows,
+        {metric.name: noise_of(results[metric.name][rows[0].name].values, rules) for metric in ablation.metrics},
+        tuple(_agreements(ablation, results)), fit, ablation.test, ablation.interval, ablation.confidence, made,
+        (*notes_of_rules(rules, {row.name: row.compare_to for row in rows}, len(seeds)), *fit_notes, *made_notes))
+
+
+def seeds_of(ablation: Ablation) -> tuple[int, ...]:
+    """The seeds of each row."""
+    return tuple(range(ablation.seeds)) if isinstance(ablation.seeds, int) else tuple(ablation.seeds)
+
+
+def curves_of(table: Table, workdir: str, *, split: str = "validation") -> dict[str, dict[str, list]]:
+    """row -> seed -> [(step, loss), ...] of each run that has any, from its metrics.jsonl.
+
+    Args:
+      table: whose runs they are.
+      workdir: what the runs' folders are relative to.
+      split: "validation" or "train".
+
+    Raises:
+      UserError: a metrics.jsonl is damaged.
+    """
+    from purelm.training.metrics import read_rows
+
+    curves: dict[str, dict[str, list]] = {}
+    for row in table.rows:
+        for seed, folder in row.runs.items():
+            points = [(int(point["step"]), float(point["loss"]))
+                      for point in read_rows(pathlib.Path(workdir) / folder / "metrics.jsonl")
+                      if point["split"] == split and point["loss"] is not None]
+            if points:
+                curves.setdefault(row.name, {})[seed] = points
+    return curves
+
+
+def costs_of(records: Iterable[CellRecord | None]) -> Costs:
+    """Medians over those that are done."""
+    done = [record.costs for record in records if record is not None and record.state == "done"]
+
+    def median(name: str) -> float | None:
+        known = [costs[name] for costs in done if costs.get(name) is not None]
+        return numbers.median(known) if known else None
+
+    def whole(name: str) -> int | None:
+        return None if median(name) is None else round(median(name))
+
+    return Costs(whole("parameters"), whole("flops_per_token"), median("seconds_per_step"), whole("memory_bytes"),
+                 whole("cache_bytes_per_token"), median("train_seconds"))
+
+
+def _rules(ablation: Ablation) -> Rules:
+    return Rules(ablation.test, ablation.interval, ablation.confidence)
+
+
+def _results(ablation: Ablation, rows: Sequence[ResolvedRow],
+             records: Mapping[str, Records]) -> tuple[dict[str, dict[str, Result]], dict[str, list[str]]]:
+    """(metric -> row -> result, row -> notes)."""
+    results, notes = {}, {row.name: [] for row in rows}
+    for metric in ablation.metrics:
+        values = {row.name: {seed: record.metrics[metric.name] for seed, record in records[row.name].items()
+                             if record is not None and record.state == "done" and metric.name in record.metrics
+                             and math.isfinite(record.metrics[metric.name])} for row in rows}
+        published = {row.name: row.published[metric.name] for row in rows if metric.name in row.published}
+        results[metric.name], said = results_of(
+            metric, values, {row.name: row.compare_to for row in rows}, published, _rules(ablation))
+        for row, note in said.items():
+            notes[row].append(note)
+    return results, notes
+
+
+def _agreements(ablation: Ablation, results: Mapping[str, Mapping[str, Result]]) -> Iterable[Any]:
+    for metric in ablation.metrics:
+        found = agreement.with_published(metric, results[metric.name], ablation.confidence)
+        if found is not None:
+            yield found
+    if ablation.expected_order:
+        metric = ablation.metrics[0]
+        yield agreement.with_order(metric, results[metric.name], ablation.expected_order, ablation.confidence)
+
+
+def _search(ablation: Ablation, points: Sequence[tuple[str, Mapping[str, Any]]], records: Records,
+            choose: Any) -> Search:
+    """The search as far as it is; nothing is chosen before all of its cells are done or failed."""
+    metric = ablation.metrics[0]
+    values = {name: _mean_of_point([records[f"{name}/{seed}"] for seed in ablation.search_seeds], metric.name)
+              for name, _ in points}
+    ended = all(record is not None and record.state in ("done", "failed") for record in records.values())
+    chosen = choose(values) if ended else None
+    at_edge = chosen is not None and any(_at_edge(chosen[path], [changes[path] for _, changes in points])
+                                         for path in chosen)
+    return Search(tuple((dict(changes), values[name]) for name, changes in points), chosen, at_edge,
+                  sensitivity_of(list(values.values()), metric.direction) if ended else None)
+
+
+def sensitivity_of(values: Sequence[float | None], direction: str) -> float | None:
+    """Mean over a search's points of how much worse than the best each is; a failed one is as the worst that is not
+    (after Wortsman et al. 2023, arXiv 2309.14322, section 2.2, where the loss at the start takes that place). None of
+    fewer than two points, or where all failed."""
+    finite = [value for value in values if value is not None]
+    if len(values) < 2 or not finite:
+        return None
+    worst, best = (max(finite), min(finite)) if direction == "lower" else (min(finite), max(finite))
+    return sum(abs((worst if value is None else value) - best) for value in values) / len(values)
+
+
+def _mean_of_point(records: Sequence[CellRecord | None], metric: str) -> float | None:
+    """None where a seed has no value."""
+    values = [record.metrics[metric] for record in records
+              if record is not None and record.state == "done" and metric in record.metrics]
+    return sum(values) / len(values) if values and len(values) == len(records) else None
+
+
+def _at_edge(value: Any, searched: Sequence[Any]) -> bool:
+    kinds = {other for other in searched if isinstance(other, (int, float)) and not isinstance(other, bool)}
+    return value in kinds and len(kinds) > 1 and value in (min(kinds), max(kinds))
+
+
+def _row_notes(ablation: Ablation, row: ResolvedRow, records: Records, planned: Mapping[str, Cell],
+               search: Search | None) -> list[str]:
+    said: dict[str, list[str]] = {}  # What -> seeds.
+    for seed, record in records.items():
+        if record is None:
+            what = ["not run"] if any(records.values()) else []
+        elif record.state == "failed":
+            what = [f"failed: {' '.join((record.error or 'no reason was recorded').split())}"]
+        elif record.state != "done":
+            what = ["not finished"]
+        else:
+            what = [*_unavailable(ablation, record), *_stale(record, planned.get(record.key))]
+        for line in what:
+            said.setdefault(line, []).append(seed)
+    notes = [line if len(seeds) == len(records) > 1 else f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {line}"
+             for line, seeds in said.items()]
+    if search is not None and search.at_edge:
+        best = ", ".join(f"{path}={value}" for path, value in search.chosen.items())
+        notes.append(f"the best of the search ({best}) is at its edge: search further")
+    return notes
+
+
+def _unavailable(ablation: Ablation, record: CellRecord) -> list[str]:
+    """Why metrics of the table are not there, once for each reason."""
+    missing = [metric.name for metric in ablation.metrics if metric.name not in record.metrics]
+    reasons: dict[str, list[str]] = {}
+    for name in missing:
+        evaluation = name.split("/")[0]
+        reason = record.unavailable.get(name, record.unavailable.get(evaluation, f"{evaluation} has no such metric"))
+        reasons.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: not measured: {reason}" for reason, names in reasons.items()]
+
+
+def _stale(record: CellRecord, cell: Cell | None) -> list[str]:
+    if cell is None:
+        return []
+    if record.training_fingerprint != cell.training_fingerprint:
+        return ["trained by another config or code than today's"]
+    if record.evaluation_fingerprint != cell.evaluation_fingerprint:
+        return ["measured by other evaluations or code than today's"]
+    return []
