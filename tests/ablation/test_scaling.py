@@ -31,7 +31,7 @@ def test_recovers_the_law():  # Reddens with N and D swapped, or an optimizer th
 def test_one_wild_point_does_not_move_it():  # Reddens with squared errors: E moves by a quarter.
     points = _points()
     points[7] = (*points[7][:2], 2 * points[7][2])
-    assert fit_chinchilla(points, resamples=0).parameters["E"] == pytest.approx(1.69, rel=1e-2)
+    assert fit_chinchilla(points, resamples=0).parameters["E"] == pytest.approx(1.69, rel=3e-2)
 
 
 def test_intervals_cover():

@@ -28,7 +28,7 @@ def made_of(workdir: str, records: Mapping[str, CellRecord | None],
     made["commits"] = tuple(sorted({record.commit for record in done.values() if record.commit}))
     made["devices"] = tuple(sorted({device for record in done.values() for device in record.devices}))
     ended = [record.finished for record in done.values() if record.finished]
-    made["date"] = max(ended)[:10] if ended else datetime.datetime.now(datetime.UTC).date().isoformat()
+    made["date"] = max(ended, default=_today())[:10]
     known = [record for record in records.values() if record is not None]
     made["seconds"] = sum(record.costs.get(name) or 0.0 for record in known
                           for name in ("train_seconds", "evaluate_seconds"))
@@ -44,7 +44,7 @@ def made_of_runs(folders: Iterable[pathlib.Path]) -> tuple[dict[str, Any], list[
     made, notes = _of_starts(starts)
     made["commits"] = tuple(sorted({start["git"]["commit"] for start in starts if start.get("git")}))
     made["devices"] = tuple(sorted({device for start in starts for device in start.get("devices", ())}))
-    made["date"] = max((start["time"] for start in starts), default=datetime.datetime.now(datetime.UTC).isoformat())[:10]
+    made["date"] = max((start["time"] for start in starts), default=_today())[:10]
     made["seconds"] = made["command"] = None
     if len(made["commits"]) > 1:
         notes.insert(0, f"runs of {len(made['commits'])} commits: " + ", ".join(c[:10] for c in made["commits"]))
@@ -75,3 +75,7 @@ def _of_starts(starts: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], list[s
     if changed:
         notes.append("some cells were run from a checkout with changes that no commit has")
     return {"versions": {name: ", ".join(sorted(found)) for name, found in versions.items()}}, notes
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
