@@ -58,7 +58,7 @@ def _check_shape(ablation: Ablation, where: str) -> None:
         if not isinstance(value, tuple) or not all(isinstance(part, kind) for part in value):
             raise UserError(f"{where}: {name}: wants a tuple of {kind.__name__}(...)")
         for part in value:
-            _check_choices(part, f"{where}: {kind.__name__} '{part.name}'")
+            _check_choices(part, f"{where}: {kind.__name__.lower()} '{part.name}'")
     _check_choices(ablation, where)
     if not isinstance(ablation.base, Config):
         raise UserError(f"{where}: base: wants a Config(...), not {type(ablation.base).__name__}")
