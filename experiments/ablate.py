@@ -133,10 +133,11 @@ def command() -> str:
 
 def write(ablation) -> None:
     """Writes the report of what is there, and shows the table."""
+    from purelm.ablation.report.write import write_report
+
     from purelm.ablation import results
     from purelm.ablation.plan import config_differences
     from purelm.ablation.report.terminal import show
-    from purelm.ablation.report.write import write_report
 
     table = results.table_of(ablation, WORKDIR.value, command=command())
     paths = write_report(table, results.curves_of(table, WORKDIR.value), WORKDIR.value,
@@ -147,9 +148,10 @@ def write(ablation) -> None:
 
 def compare_runs() -> None:
     """A table of run folders."""
+    from purelm.ablation.report.write import write_report
+
     from purelm.ablation import compare, results
     from purelm.ablation.report.terminal import show
-    from purelm.ablation.report.write import write_report
 
     for name, flag in (("ablation", cli.FLAGS.ablation), ("rows", ROWS.value), ("seeds", SEEDS.value)):
         if flag is not None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from purelm.ablation.fingerprints import evaluation_fingerprint, training_fingerprint
@@ -20,7 +20,7 @@ from purelm.ablation.rows import (
     stage_configs,
 )
 from purelm.ablation.serialize import evaluation_of
-from purelm.ablation.spec import Ablation, Evaluation
+from purelm.ablation.spec import Ablation, Evaluation, Row
 from purelm.config import Config, from_dict, validate
 from purelm.config.changes import diff_configs
 from purelm.errors import UserError, did_you_mean
@@ -92,11 +92,10 @@ def plan_cells(ablation: Ablation, *, rows: Sequence[str] | None = None,
             continue
         if not resolved.search or resolved.name in chosen:
             more = chosen[resolved.name] if resolved.search else {}
-            cells += [_cell(ablation, row, resolved.name, more, seed, ablation.evaluations)
-                      for seed in seeds_of(ablation)]
+            cells += _cells(ablation, row, resolved.name, more, seeds_of(ablation), ablation.evaluations)
         else:
-            cells += [_cell(ablation, row, name, more, seed, _search_evaluations(ablation))
-                      for name, more in search_points(ablation, resolved) for seed in ablation.search_seeds]
+            for name, more in search_points(ablation, resolved):
+                cells += _cells(ablation, row, name, more, ablation.search_seeds, _search_evaluations(ablation))
     return cells
 
 
@@ -152,14 +151,18 @@ def read_plan(workdir: str) -> dict[str, Cell]:
     return {cell.key: cell for cell in cells}
 
 
-def _cell(ablation: Ablation, row: Any, name: str, more: Mapping[str, Any], seed: int,
-          evaluations: tuple[Evaluation, ...]) -> Cell:
-    stages = tuple((stage, validate(dataclasses.replace(config, seed=seed)))
-                   for stage, config in stage_configs(ablation, row, more, row_where("", name)))
-    training = training_fingerprint(stages, best=any(e.checkpoint == "best" for e in evaluations))
-    return Cell(name, seed, stages, evaluations, training,
-                evaluation_fingerprint(training, stages[-1][1], evaluations),
-                "+".join(program_key(config) for _, config in stages))
+def _cells(ablation: Ablation, row: Row, name: str, more: Mapping[str, Any], seeds: Sequence[int],
+           evaluations: tuple[Evaluation, ...]) -> Iterator[Cell]:
+    configs = stage_configs(ablation, row, more, row_where("", name))
+    for _, config in configs:
+        validate(config)
+    program = "+".join(program_key(config) for _, config in configs)
+    best = any(evaluation.checkpoint == "best" for evaluation in evaluations)
+    for seed in seeds:
+        stages = tuple((stage, dataclasses.replace(config, seed=seed)) for stage, config in configs)
+        training = training_fingerprint(stages, best=best)
+        yield Cell(name, seed, stages, evaluations, training,
+                   evaluation_fingerprint(training, stages[-1][1], evaluations), program)
 
 
 def _search_evaluations(ablation: Ablation) -> tuple[Evaluation, ...]:
