@@ -182,8 +182,9 @@ def unfinished(row: TableRow) -> str:
 
 
 def notes(row: TableRow) -> list[str]:
-    """What a reader must know of a row: its unfinished cells, then its notes."""
-    return [line for line in (unfinished(row), *row.notes) if line]
+    """What a reader must know of a row; its unfinished cells, where its notes say nothing of them."""
+    said_elsewhere = row.notes and any(state != "missing" for state in row.cells.values())
+    return [*([] if said_elsewhere or not unfinished(row) else [unfinished(row)]), *row.notes]
 
 
 def search_lines(search: Search, digits: int) -> list[tuple[str, str, str]]:
@@ -279,4 +280,18 @@ def _above_zero(value: float | None, digits: int) -> str:
 
 
 def fit(of: Mapping[str, Any] | None) -> list[str]:
-    return []
+    """Table.fit (see scaling.fit_of_cells) in sentences; none where there is no fit."""
+    if not of:
+        return []
+    values = ", ".join(f"{name} = {_fitted(of, name)}" for name in of["parameters"] if name != "a_compute")
+    how = f"{of['confidence'] * 100:g}% intervals: {of['interval_method']}" if of["intervals"] else "no intervals"
+    lines = [f"Fit of {len(of['points'])} cells: {of['law']} with {values} ({how}; N parameters without embeddings, D "
+             f"tokens); {of['residual']:.2g} root mean square error of log(loss)."]
+    if "a_compute" in of["parameters"]:
+        lines.append(f"Compute-optimal parameters grow as compute to the power {_fitted(of, 'a_compute')}.")
+    return lines
+
+
+def _fitted(of: Mapping[str, Any], name: str) -> str:
+    ends = f" [{of['intervals'][name][0]:.3g}, {of['intervals'][name][1]:.3g}]" if name in of["intervals"] else ""
+    return f"{of['parameters'][name]:.3g}{ends}"
