@@ -1,6 +1,7 @@
 // A line chart: series of points (step, mean, lowest, highest, how many), drawn to the width it is given.
 
 const CHART = { left: 52, right: 14, top: 12, bottom: 34 };
+const MOST_READ = 14;
 
 /** About so many round numbers from low to high. */
 function ticksBetween(low, high, count) {
@@ -9,7 +10,7 @@ function ticksBetween(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
   const ticks = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) ticks.push(k * step);
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) ticks.push(k * step || 0);
   return ticks;
 }
 
@@ -28,8 +29,9 @@ function chartScales(series, options, width, height) {
   const steps = series.flatMap((one) => one.points.map((point) => point.step)).filter((s) => !options.logX || s > 0);
   const last = Math.max(...steps), first = options.logX ? Math.min(...steps) : Math.min(0, ...steps);
   const from = options.end ? first + (last - first) / 2 : first;
-  const seen = series.flatMap((one) => one.points.filter((point) => point.step >= from && (!options.logX || point.step > 0))
-    .flatMap((point) => [point.mean, point.low, point.high])).filter(isNumber);
+  const drawnAt = (point) => point.step >= from && (!options.logX || point.step > 0);
+  const seen = series.flatMap((one) => one.points.filter(drawnAt))
+    .flatMap((point) => [point.mean, point.low, point.high]).filter(isNumber);
   let low = Math.min(...seen), high = Math.max(...seen);
   const margin = (high - low || Math.abs(high) || 1) * 0.05;
   low -= margin;
@@ -62,10 +64,10 @@ function drawChart(series, options, width) {
   for (const step of steps) {
     svg.append(drawn("line", { class: "axis", x1: scales.x(step), x2: scales.x(step), y1: bottom, y2: bottom + 4 }),
       drawn("text", { class: "tick", x: scales.x(step), y: bottom + 16, "text-anchor": "middle" },
-        step.toLocaleString("en-US")));
+        step >= 1e5 ? shortNumber(step / 1e6) + " M" : step.toLocaleString("en-US")));
   }
   svg.append(drawn("line", { class: "axis", x1: CHART.left, x2: right, y1: bottom, y2: bottom }),
-    drawn("text", { class: "tick", x: right, y: height - 3, "text-anchor": "end" }, "step"));
+    drawn("text", { class: "tick", x: right, y: height - 3, "text-anchor": "end" }, options.across));
   const plot = drawn("g", { "clip-path": `url(#${clip})` });
   for (const one of series) plot.append(...seriesShapes(one, scales, options));
   const reading = drawn("line", { class: "reading", y1: CHART.top, y2: bottom, visibility: "hidden" });
@@ -97,7 +99,7 @@ function seriesShapes(one, scales, options) {
 function endLabels(series, scales, options) {
   if (options.labelSpace <= CHART.right) return [];
   const labels = [];
-  for (const one of series) {
+  for (const one of series.filter((some) => !some.quiet)) {
     const last = one.points.filter((point) => isNumber(point.mean)).at(-1);
     if (last) labels.push({ one, last, y: Math.max(scales.y(last.mean), CHART.top) });
   }
@@ -110,17 +112,18 @@ function endLabels(series, scales, options) {
     limit = label.at - gap;
   }
   const letters = Math.floor((options.labelSpace - 18) / 6.6);
+  const left = scales.width - options.labelSpace + 15;
   return labels.flatMap(({ one, last, y, at }) => [
     drawn("path", { class: `leader ${one.color}`,
-      d: `M${(scales.x(last.step) + 2).toFixed(1)},${y.toFixed(1)} l4,0 L${scales.width - options.labelSpace + 13},${at.toFixed(1)}` }),
-    drawn("text", { class: `end ${one.color}`, x: scales.width - options.labelSpace + 15, y: at + 4 },
+      d: `M${(scales.x(last.step) + 2).toFixed(1)},${y.toFixed(1)} l4,0 L${left - 2},${at.toFixed(1)}` }),
+    drawn("text", { class: `end ${one.color}`, x: left, y: at + 4 },
       one.label.length > letters ? one.label.slice(0, letters - 1) + "…" : one.label),
   ]);
 }
 
 /** A chart that follows its width and says its values under the pointer and the arrow keys.
  *
- * options(): { logX, end, height, name }; series(): the lines to draw now. Returns the node with a method redraw(). */
+ * options(): { logX, end, height, name, across }; series(): the lines to draw now. Returns the node and redraw(). */
 function liveChart(series, options) {
   const box = element("div", { class: "chartbox", tabindex: "0", role: "slider", "aria-orientation": "horizontal" });
   const readout = element("div", { class: "readout", hidden: true });
@@ -139,15 +142,17 @@ function liveChart(series, options) {
     now.reading.setAttribute("x2", x);
     const lines = now.series.map((one) => ({ one, point: one.points.find((point) => point.step === step) }))
       .filter(({ point }) => point && isNumber(point.mean)).sort((a, b) => a.point.mean - b.point.mean);
-    readout.replaceChildren(element("p", {}, `step ${step.toLocaleString("en-US")}`), element("table", {},
-      element("tbody", {}, lines.slice(0, 14).map(({ one, point }) => element("tr", {},
+    const head = element("p", {}, `${now.options.across} ${step.toLocaleString("en-US")}`);
+    readout.replaceChildren(head, element("table", {}, element("tbody", {},
+      lines.slice(0, MOST_READ).map(({ one, point }) => element("tr", {},
         element("th", { scope: "row" }, element("i", { class: `swatch ${one.color}` }), one.label),
-        element("td", {}, shortNumber(point.mean)),
-        element("td", {}, point.high > point.low ? `${shortNumber(point.low)} to ${shortNumber(point.high)}` : ""))))));
+        element("td", {}, evenNumber(point.mean)),
+        element("td", {}, point.high > point.low ? `${evenNumber(point.low)} to ${evenNumber(point.high)}` : ""))))),
+    lines.length > MOST_READ ? element("p", { class: "quiet" }, `and ${lines.length - MOST_READ} more`) : "");
     readout.classList.toggle("before", x > now.scales.width / 2);
     readout.style.setProperty("--x", `${x}px`);
     box.setAttribute("aria-valuenow", step);
-    box.setAttribute("aria-valuetext", `step ${step}: ` + lines.map(({ one, point }) =>
+    box.setAttribute("aria-valuetext", `${now.options.across} ${step}: ` + lines.map(({ one, point }) =>
       `${one.label} ${shortNumber(point.mean)}`).join(", "));
   }
 

@@ -1,11 +1,12 @@
 // The columns of the table: what each shows of a row and what it is sorted by; and the forest plot's small pictures.
 
-const FOREST = { width: 148, height: 20, margin: 8 };
+const FOREST = { width: 132, height: 20, margin: 8 };
 const VERDICT_ORDER = ["better", "base", "within noise", "worse", "too few seeds", "missing"];
 
 /** Differences to pixels: all of a metric's rows, but a few far ones are cut off and drawn as arrows. */
 function forestScale(metric) {
-  const results = DATA.rows.map((row) => row.results[metric.name]).filter((result) => result && isNumber(result.difference));
+  const results = DATA.rows.map((row) => row.results[metric.name])
+    .filter((result) => result && isNumber(result.difference));
   const reach = (result) => Math.max(Math.abs(result.difference), Math.abs(isNumber(result.low) ? result.low : 0),
     Math.abs(isNumber(result.high) ? result.high : 0));
   const reaches = results.map(reach).sort((a, b) => a - b);
@@ -55,11 +56,9 @@ function forestCell(scale, result) {
 function forestHead(scale) {
   const svg = drawn("svg", { class: "forest", width: FOREST.width, height: 16, viewBox: `0 0 ${FOREST.width} 16`,
     "aria-hidden": "true" });
-  const ends = ticksBetween(scale.low, scale.high, 3).filter((tick) => tick !== 0);
-  const far = ends.filter((tick) => Math.abs(scale.x(tick) - scale.x(0)) > 22);
-  const kept = [0, ...far].sort((a, b) => a - b).filter((tick, k, all) =>
-    tick === 0 || k === 0 || all[k - 1] === undefined || scale.x(tick) - scale.x(all[k - 1]) > 22);
-  for (const tick of kept) {
+  const room = (ticks) => ticks.length < 2 || scale.x(ticks[1]) - scale.x(ticks[0]) >= 28;
+  const ticks = [4, 3, 2, 1].map((count) => ticksBetween(scale.low, scale.high, count)).find(room) || [0];
+  for (const tick of ticks) {
     const x = scale.x(tick);
     svg.append(drawn("line", { class: "axis", x1: x, x2: x, y1: 12, y2: 16 }),
       drawn("text", { class: "tick small", x, y: 9,
@@ -69,8 +68,21 @@ function forestHead(scale) {
   return svg;
 }
 
-function number(text, extra) {
-  return element("span", { class: "number" }, text, extra ? element("small", {}, extra) : null);
+/** A number and, smaller, what belongs to it, as wide as in every other row: numbers stand in line. */
+function number(text, rest, widest) {
+  const small = rest === undefined ? null : element("small", {}, rest);
+  if (small && widest) small.style.setProperty("--rest", `${(widest * 0.84).toFixed(1)}ch`);
+  return element("span", { class: "number" }, text, small);
+}
+
+/** "4.92 ± 0.03 (3)" in two parts. */
+function measuredParts(text) {
+  const cut = text.indexOf(" ");
+  return cut < 0 ? [text, ""] : [text.slice(0, cut), text.slice(cut + 1)];
+}
+
+function widestOf(texts) {
+  return Math.max(0, ...texts.map((text) => (text || "").length));
 }
 
 /** Columns of a metric: all of them ("full"), the measured one with the verdict's mark ("brief"), none. */
@@ -80,41 +92,43 @@ function metricColumns(metric, extent, published) {
   const value = (key) => (row) => of(row) && of(row)[key];
   const text = (key) => (row) => of(row) && of(row).text[key];
   const better = metric.direction === "lower" ? 1 : -1;
+  const widest = widestOf(DATA.rows.map((row) => measuredParts(text("measured")(row) || "")[1]));
+  const widestInterval = widestOf(DATA.rows.map(text("interval")));
+  const mean = (row) => number(...measuredParts(text("measured")(row) || MISSING), widest);
   const measured = {
     key: `${metric.name} mean`, head: "measured", first: better, sort: value("mean"),
     hint: "mean ± standard deviation over seeds; how many in parentheses",
-    cell: (row) => number(text("measured")(row) || "–"),
+    cell: mean,
   };
   const paper = {
     key: `${metric.name} published`, head: "published", first: better, sort: value("published"),
     hint: metric.tolerance === null ? "the paper's number"
-      : `the paper's number; = where the mean is within ${metric.tolerance} of it, ≠ where it is not`,
+      : `the paper's number; ✓ where the mean is within ${metric.tolerance} of it, ✗ where it is not`,
     cell: (row) => publishedCell(of(row)),
   };
   if (extent === "brief") {
-    const brief = { ...measured, cell: (row) => element("span", { class: "number" }, text("measured")(row) || "–",
-      of(row) && MARKS[of(row).verdict] ? element("span", { class: `brief v-${of(row).verdict.replace(/ /g, "-")}`,
-        title: of(row).verdict }, element("span", { "aria-hidden": "true" }, MARKS[of(row).verdict]),
-      element("span", { class: "unseen" }, of(row).verdict)) : element("span", { class: "brief" })) };
+    const brief = { ...measured, cell: (row) => element("span", {}, mean(row), briefVerdict(of(row))) };
     return published && metric.published ? [brief, paper] : [brief];
   }
   const scale = forestScale(metric);
   const columns = [measured, {
     key: `${metric.name} difference`, head: "difference", first: better, sort: value("difference"),
     hint: `to the base over shared seeds, with its ${DATA.confidence} interval`,
-    cell: (row) => number(text("difference")(row) || (row.base ? "" : "–"), text("interval")(row) || ""),
+    cell: (row) => number(text("difference")(row) || (row.base ? "" : MISSING), text("interval")(row) || "",
+      widestInterval),
   }, {
     key: `${metric.name} forest`, head: forestHead(scale), name: "difference, drawn", drawing: true,
     hint: "difference and interval; the grey band is what these seeds cannot tell from nothing",
     cell: (row) => forestCell(scale, of(row)),
   }, {
     key: `${metric.name} verdict`, head: "verdict", first: 1, left: true,
-    sort: (row) => of(row) ? VERDICT_ORDER.indexOf(of(row).verdict) : null, hint: `by ${DATA.test} at the level of the table`,
+    hint: `by ${DATA.test} at the level of the table`,
+    sort: (row) => of(row) ? VERDICT_ORDER.indexOf(of(row).verdict) : null,
     cell: (row) => verdictMark(of(row) ? of(row).verdict : "missing"),
   }];
   if (published && metric.published) {
     columns.push(paper, {
-      key: `${metric.name} published difference`, head: "its difference", first: better,
+      key: `${metric.name} published difference`, head: "published difference", first: better,
       sort: value("published_difference"), hint: "the paper's number less the paper's number of the base",
       cell: (row) => number(text("published_difference")(row) || ""),
     });
@@ -122,12 +136,19 @@ function metricColumns(metric, extent, published) {
   return columns;
 }
 
+function briefVerdict(result) {
+  if (!result || !MARKS[result.verdict]) return element("span", { class: "brief" });
+  return element("span", { class: `brief v-${result.verdict.replace(/ /g, "-")}`, title: result.verdict },
+    element("span", { "aria-hidden": "true" }, MARKS[result.verdict]),
+    element("span", { class: "unseen" }, result.verdict));
+}
+
 function publishedCell(result) {
   if (!result || !isNumber(result.published)) return number("");
   if (result.reproduced === null) return number(result.text.published);
   return element("span", { class: "number" }, result.text.published,
     element("span", { class: result.reproduced ? "same" : "other" },
-      element("span", { "aria-hidden": "true" }, result.reproduced ? " =" : " ≠"),
+      element("span", { "aria-hidden": "true" }, result.reproduced ? " ✓" : " ✗"),
       element("span", { class: "unseen" }, result.reproduced ? "reproduced" : "not reproduced")));
 }
 

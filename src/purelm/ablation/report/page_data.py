@@ -44,8 +44,14 @@ def page_data(table: Table, curves: Mapping[str, Any], configs: Mapping[str, Map
         "rows": [_row(row, table, costs, configs, errors) for row in table.rows],
         "curves": {name: {row: _curve(seeds) for row, seeds in rows.items() if any(seeds.values())}
                    for name, rows in _losses(curves).items()},
-        "fit": None if table.fit is None else [[name, _plain(value)] for name, value in table.fit.items()],
+        "fit": None if table.fit is None else {"lines": text.fit(table.fit), "series": _fit_series(table.fit)},
     }
+
+
+def _base(rows: Sequence[TableRow]) -> str | None:
+    """The row that the others are compared with; before any of its cells is done, the first."""
+    named = (row.name for row in rows if any(result.verdict == "base" for result in row.results.values()))
+    return next(named, rows[0].name if rows else None)
 
 
 def _metric(metric: Metric, table: Table, level: float) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def _row(row: TableRow, table: Table, costs: Sequence[str], configs: Mapping[str
     words = [row.name, label, row.group, *(f"{path} {value}" for path, _, value, _ in changes)]
     return {
         "name": row.name, "label": label, "group": row.group,
-        "base": any(result.verdict == "base" for result in row.results.values()),
+        "base": row.name == _base(table.rows),
         "changes": changes,
         "results": {metric.name: _result(row.results[metric.name], metric, table) for metric in table.metrics
                     if metric.name in row.results},
@@ -157,15 +163,15 @@ def _curve(seeds: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, Any]:
                                      for seed, points in values.items()}}
 
 
-def _plain(value: Any) -> Any:
-    """A value of Table.fit as text, or as lines of [name, text]."""
-    if isinstance(value, Mapping):
-        return [[str(name), _plain(part)] for name, part in value.items()]
-    if isinstance(value, float):
-        return _minus(f"{value:.4g}")
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(str(_plain(part)) for part in value) + "]"
-    return str(value)
+def _fit_series(fit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line for each size of model: (tokens, losses of its runs, what the law predicts)."""
+    sizes: dict[int, dict[int, list[dict[str, Any]]]] = {}
+    for point in fit["points"]:
+        sizes.setdefault(point["parameters"], {}).setdefault(point["tokens"], []).append(point)
+    return [{"label": f"{text.quantity(size)} parameters",
+             "points": [[tokens, [_finite(point["loss"]) for point in points], _finite(points[0]["predicted"])]
+                        for tokens, points in sorted(of_size.items())]}
+            for size, of_size in sorted(sizes.items())]
 
 
 def _finite(value: Any) -> float | int | None:

@@ -34,15 +34,16 @@ function seedsTable(row) {
       errors ? "error" : null].filter(Boolean).map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, row.seeds.map((seed) => element("tr", {}, element("th", { scope: "row" }, seed.seed),
       element("td", { class: `state-${seed.state}` }, seed.state),
-      metrics.map((metric) => element("td", { class: "value" }, seed.values[metric.name] || "–")),
-      element("td", {}, seed.run ? runLink(seed.run) : "–"),
+      metrics.map((metric) => element("td", { class: "value" }, seed.values[metric.name] || MISSING)),
+      element("td", {}, seed.run ? runLink(seed.run) : MISSING),
       errors ? element("td", { class: "error" }, seed.error || "") : null)))));
 }
 
 /** Run folders lie beside the page; one that does not is named without a link. */
 function runLink(path) {
   if (/^([\\/]|[A-Za-z][\w+.-]*:)/.test(path)) return element("code", {}, path);
-  return element("a", { href: "./" + path.split("/").map(encodeURIComponent).join("/") + "/" }, element("code", {}, path));
+  const address = `./${path.split("/").map(encodeURIComponent).join("/")}/`;
+  return element("a", { href: address }, element("code", {}, path));
 }
 
 function differencesTable(row) {
@@ -51,19 +52,25 @@ function differencesTable(row) {
     element("tbody", {}, metrics.map((metric) => {
       const result = row.results[metric.name];
       return element("tr", {}, element("th", { scope: "row" }, metric.label),
-        element("td", { class: "value" }, result.text.difference || "–"), element("td", { class: "value" }, result.text.interval),
-        element("td", {}, verdictMark(result.verdict)), element("td", { class: "quiet" }, result.text.p));
+        element("td", { class: "value" }, result.text.difference || MISSING),
+        element("td", { class: "value" }, result.text.interval),
+        element("td", {}, verdictMark(result.verdict)), element("td", { class: "quiet p" }, result.text.p));
     }))));
 }
 
 function searchDetail(search) {
   const lines = element("div", { class: "scroll" }, element("table", { class: "facts" },
-    element("thead", {}, element("tr", {}, ["point", METRIC.label, ""].map((head) => element("th", { scope: "col" }, head)))),
+    element("thead", {}, element("tr", {},
+      ["point", METRIC.label, ""].map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, search.points.map((point) => element("tr", { class: point.chosen ? "chosen" : null },
-      element("th", { scope: "row" }, element("code", {}, point.text)), element("td", { class: "value" }, point.value_text),
+      element("th", { scope: "row" }, element("code", {}, point.text)),
+      element("td", { class: "value" }, point.value_text),
       element("td", {}, point.mark))))));
-  const said = [search.sensitivity === null ? null : `Sensitivity ${search.sensitivity}: how much worse than the best a point is, on average.`,
-    search.at_edge ? "The best is at the edge of what was searched: a better one may lie beyond." : null].filter(Boolean);
+  const said = [];
+  if (search.sensitivity !== null) {
+    said.push(`Sensitivity ${search.sensitivity}: how much worse than the best a point is, on average.`);
+  }
+  if (search.at_edge) said.push("The best is at the edge of what was searched: a better one may lie beyond.");
   return element("div", { class: "beside" }, element("div", {}, lines,
     said.map((line) => element("p", { class: "quiet" }, line))), searchPicture(search));
 }
@@ -75,8 +82,10 @@ function searchPicture(search) {
   const width = 300, height = 150, left = 46, right = 22, top = 10, bottom = 34;
   const first = points[0].x, last = points.at(-1).x, log = first > 0 && last / first > 5;
   const across = log ? Math.log : (value) => value;
-  const values = points.map((point) => point.value), low = Math.min(...values), high = Math.max(...values);
-  const x = (value) => left + (across(value) - across(first)) / (across(last) - across(first) || 1) * (width - left - right);
+  const values = points.map((point) => point.value), lowest = Math.min(...values), highest = Math.max(...values);
+  const margin = (highest - lowest) * 0.08, low = lowest - margin, high = highest + margin;
+  const span = across(last) - across(first) || 1;
+  const x = (value) => left + (across(value) - across(first)) / span * (width - left - right);
   const y = (value) => top + (high - value) / (high - low || 1) * (height - top - bottom);
   const svg = drawn("svg", { class: "chart search", width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": `${METRIC.label} over ${search.field}` });
@@ -84,18 +93,20 @@ function searchPicture(search) {
     svg.append(drawn("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
       drawn("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, shortNumber(value)));
   }
-  svg.append(drawn("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
+  const floor = height - bottom;
+  svg.append(drawn("line", { class: "axis", x1: left, x2: width - right, y1: floor, y2: floor }));
   let free = -Infinity;
   for (const point of points) {
-    svg.append(drawn("line", { class: "axis", x1: x(point.x), x2: x(point.x), y1: height - bottom, y2: height - bottom + 4 }));
+    svg.append(drawn("line", { class: "axis", x1: x(point.x), x2: x(point.x), y1: floor, y2: floor + 4 }));
     if (x(point.x) < free) continue;
     free = x(point.x) + 44;
-    svg.append(drawn("text", { class: "tick", x: x(point.x), y: height - bottom + 16, "text-anchor": "middle" },
+    svg.append(drawn("text", { class: "tick", x: x(point.x), y: floor + 16, "text-anchor": "middle" },
       shortNumber(point.x, 2)));
   }
-  svg.append(drawn("polyline", { class: "line c0", points: points.map((point) => `${x(point.x)},${y(point.value)}`).join(" ") }),
-    ...points.map((point) => drawn("circle", { class: `dot c0${point.chosen ? "" : " open"}`, cx: x(point.x), cy: y(point.value),
-      r: point.chosen ? 4.5 : 3 })),
+  const line = points.map((point) => `${x(point.x)},${y(point.value)}`).join(" ");
+  svg.append(drawn("polyline", { class: "line c0", points: line }),
+    ...points.map((point) => drawn("circle", { class: `dot c0${point.chosen ? "" : " open"}`,
+      cx: x(point.x), cy: y(point.value), r: point.chosen ? 4.5 : 3 })),
     drawn("text", { class: "tick", x: width - right, y: height - 3, "text-anchor": "end" }, search.field));
   return svg;
 }
@@ -103,12 +114,11 @@ function searchPicture(search) {
 function seedCurves(row, loss) {
   const view = { logX: false, end: false };
   const base = BASE && row !== BASE ? meanSeries(BASE, loss, "cbase") : null;
-  const seeds = Object.entries(DATA.curves[loss][row.name].seeds).map(([seed, values], k) => ({
-    label: `seed ${seed}`, color: `c${k % COLORS}`, dash: `d${Math.floor(k / COLORS) % 3}`,
-    points: values.map((value, i) => ({ step: DATA.curves[loss][row.name].steps[i], mean: value, low: null, high: null })),
-  }));
+  const curve = DATA.curves[loss][row.name];
+  const seeds = Object.entries(curve.seeds).map(([seed, values], k) => ({ label: `seed ${seed}`, ...lineLook(k),
+    points: values.map((value, i) => ({ step: curve.steps[i], mean: value, low: null, high: null })) }));
   const chart = liveChart(() => [base, ...seeds].filter(Boolean),
-    () => ({ ...view, height: 230, name: `${loss} of ${row.label}, seed by seed` }));
+    () => ({ ...view, across: "step", height: 230, name: `${loss} of ${row.label}, seed by seed` }));
   return element("section", { class: "wide" }, element("h3", {}, `Curves: ${loss}, seed by seed`),
     chartControls(view, chart), chart.node);
 }

@@ -4,6 +4,7 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const BASE = DATA.rows.find((row) => row.base);
 const METRIC = DATA.metrics[0];
 const MARKS = DATA.marks;
+const MISSING = "—";
 const MINUS = "\u2212";
 
 /** An element: attributes starting with "on" are listeners, null ones are left out; children are nodes or texts. */
@@ -31,12 +32,18 @@ function isNumber(value) {
 
 /** So many significant digits, with a true minus, without the noughts that say nothing. */
 function shortNumber(value, digits = 4) {
-  if (!isNumber(value)) return "–";
+  if (!isNumber(value)) return MISSING;
   const size = Math.abs(value);
   const text = size !== 0 && (size < 1e-3 || size >= 1e6)
     ? value.toExponential(Math.min(digits - 1, 2)).replace(/\.?0+e/, "e").replace("e+", "e")
     : String(Number(value.toPrecision(digits)));
   return text.replace(/-/g, MINUS);
+}
+
+/** Four significant digits, noughts kept: for numbers under one another. */
+function evenNumber(value) {
+  const size = Math.abs(value);
+  return size !== 0 && (size < 1e-3 || size >= 1e4) ? shortNumber(value) : value.toPrecision(4).replace("-", MINUS);
 }
 
 function plural(count, one, many) {
@@ -60,14 +67,6 @@ function choice(label, options, value, onChange) {
   const select = element("select", { onchange: () => onChange(select.value) },
     options.map(([key, text]) => element("option", { value: key, selected: key === value }, text)));
   return element("label", { class: "choice" }, element("span", {}, label), select);
-}
-
-/** A table of facts: [heading, text or node] each a line. */
-function facts(lines, caption) {
-  return element("table", { class: "facts" },
-    caption ? element("caption", {}, caption) : null,
-    element("tbody", {}, lines.map(([head, ...values]) => element("tr", {},
-      element("th", { scope: "row" }, head), values.map((value) => element("td", {}, value))))));
 }
 
 function verdictMark(verdict) {

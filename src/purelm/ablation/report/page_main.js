@@ -31,16 +31,11 @@ function head() {
 }
 
 function findings() {
-  const lines = [...DATA.metrics.filter((metric) => metric.noise.text).map((metric) => ["Noise floor", metric.noise.text]),
+  const known = DATA.metrics.filter((metric) => metric.noise.text);
+  const lines = [...known.map((metric) => ["Noise floor", metric.noise.text]),
     ...DATA.agreement.map((line) => ["Agreement", line]), ["Method", DATA.method]];
   return element("dl", { class: "findings" }, lines.map(([name, line], k) => [
     element("dt", { class: k && lines[k - 1][0] === name ? "unseen" : null }, name), element("dd", {}, line)]).flat());
-}
-
-function fitSection() {
-  if (!DATA.fit) return null;
-  const value = (part) => Array.isArray(part) ? facts(part.map(([name, inner]) => [name, value(inner)])) : part;
-  return element("section", {}, element("h2", {}, "Fit"), facts(DATA.fit.map(([name, part]) => [name, value(part)])));
 }
 
 const results = mainTable(rowDetail);

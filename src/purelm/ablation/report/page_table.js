@@ -1,5 +1,8 @@
 // The table: headers that sort, rows that open, what is shown of both.
 
+// Pixels that a sheet of A4 has across, lying, within its margins.
+const PRINTED = 1030;
+
 function mainTable(detailOf) {
   const view = {
     sort: null, order: 1, text: "", group: "", verdicts: new Set(), published: true, costs: true,
@@ -8,8 +11,8 @@ function mainTable(detailOf) {
   const open = new Map();
   const table = element("table", { class: "results" });
   const body = element("tbody", {});
-  const box = element("div", { class: "box", id: "table", tabindex: "0", role: "region", "aria-label": "Results, a table" },
-    table);
+  const box = element("div", { class: DATA.rows.length > 25 ? "box long" : "box", id: "table", tabindex: "0",
+    role: "region", "aria-label": "Results, a table" }, table);
   const count = element("p", { class: "quiet count", role: "status" });
   const grouped = DATA.rows.some((row) => row.group);
   let columns = [], lines = new Map();
@@ -33,14 +36,16 @@ function mainTable(detailOf) {
     place();
   }
 
+  function kinds(column) {
+    return [column.class, ...["left", "opens", "drawing"].filter((kind) => column[kind])].filter(Boolean).join(" ");
+  }
+
   function heading(column) {
-    const kinds = [column.class, column.left ? "left" : "", column.opens ? "opens" : "",
-      column.drawing ? "drawing" : ""].filter(Boolean).join(" ");
     if (column.drawing) {
-      return element("th", { scope: "col", class: kinds, title: column.hint },
+      return element("th", { scope: "col", class: kinds(column), title: column.hint },
         element("span", { class: "unseen" }, column.name), column.head);
     }
-    return element("th", { scope: "col", class: kinds, "data-key": column.key, "aria-sort": "none" },
+    return element("th", { scope: "col", class: kinds(column), "data-key": column.key, "aria-sort": "none" },
       element("button", { type: "button", class: "sort", title: column.hint, onclick: () => sortBy(column) },
         column.head, element("span", { class: "arrow", "aria-hidden": "true" })));
   }
@@ -63,18 +68,18 @@ function mainTable(detailOf) {
   function line(row) {
     const id = `detail-${DATA.rows.indexOf(row)}`;
     const button = element("button", { type: "button", class: "open", "aria-expanded": String(open.has(row.name)),
-      "aria-controls": id }, element("span", { class: "turn", "aria-hidden": "true" }), element("span", {}, row.label));
+      "aria-controls": id },
+    element("span", { class: "turn", "aria-hidden": "true" }),
+    element("span", { class: "label" }, row.label,
+      row.label === row.name ? null : element("small", {}, row.name)));
     const node = element("tr", {
       class: row.base ? "base" : null, "data-row": row.name,
       onclick: (event) => {
         if (!event.target.closest("a") && !String(getSelection())) flip(row, id);
       },
     }, grouped ? element("td", { class: "group left" }, element("span", {}, row.group)) : null,
-    element("th", { scope: "row", class: "name" }, button,
-      row.label === row.name ? null : element("small", {}, row.name), states(row)),
-    columns.map((column) => element("td", {
-      class: [column.left ? "left" : "", column.opens ? "opens" : "", column.drawing ? "drawing" : ""].filter(Boolean).join(" "),
-    }, column.cell(row))));
+    element("th", { scope: "row", class: "name" }, button, states(row)),
+    columns.map((column) => element("td", { class: kinds(column) }, column.cell(row))));
     return node;
   }
 
@@ -113,7 +118,8 @@ function mainTable(detailOf) {
       rows.sort((a, b) => {
         const [left, right] = [value(a), value(b)];
         if (gone(left) || gone(right)) return gone(left) - gone(right);
-        return view.order * (typeof left === "string" ? left.localeCompare(right, undefined, { numeric: true }) : left - right);
+        const less = typeof left === "string" ? left.localeCompare(right, undefined, { numeric: true }) : left - right;
+        return view.order * less;
       });
     }
     for (const head of table.querySelectorAll("th[data-key]")) {
@@ -137,13 +143,14 @@ function mainTable(detailOf) {
     body.replaceChildren(...nodes);
     if (focus && focus !== document.activeElement && table.contains(focus)) focus.focus({ preventScroll: true });
     const others = DATA.rows.length - (BASE ? 1 : 0), left = rows.filter((row) => !row.base).length;
-    count.textContent = left === others ? `${plural(others, "row")} and the base` : `${left} of ${plural(others, "row")}, and the base`;
+    count.textContent = `${left === others ? "" : `${left} of `}${plural(others, "row")} and the base`;
     fit();
   }
 
   /** Where the table fits its box, its headings stay in sight of the whole page's scrolling; else of the box's. */
   function fit() {
     box.style.setProperty("--seen", `${box.clientWidth}px`);
+    box.style.setProperty("--shrink", Math.min(1, PRINTED / table.offsetWidth).toFixed(3));
     box.classList.toggle("fits", table.offsetWidth <= box.clientWidth + 1);
   }
 
