@@ -55,7 +55,7 @@ def _base(rows: Sequence[TableRow]) -> str | None:
 
 
 def _metric(metric: Metric, table: Table, level: float) -> dict[str, Any]:
-    noise = table.noise[metric.name] if metric.name in table.noise else None
+    noise = table.noise.get(metric.name)
     return {
         "name": metric.name, "label": metric.label, "direction": metric.direction, "digits": metric.digits,
         "tolerance": metric.tolerance,
@@ -68,7 +68,7 @@ def _metric(metric: Metric, table: Table, level: float) -> dict[str, Any]:
 
 def _row(row: TableRow, table: Table, costs: Sequence[str], configs: Mapping[str, Any],
          errors: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    changes = _changes(row, configs[row.name] if row.name in configs else {})
+    changes = _changes(row, configs.get(row.name, {}))
     label = text.label(row)
     words = [row.name, label, row.group, *(f"{path} {value}" for path, _, value, _ in changes)]
     return {
@@ -79,7 +79,7 @@ def _row(row: TableRow, table: Table, costs: Sequence[str], configs: Mapping[str
                     if metric.name in row.results},
         "costs": {key: {"value": _finite(getattr(row.costs, key)), "text": text.cost(key, getattr(row.costs, key))}
                   for key in costs},
-        "seeds": _seeds(row, table, errors[row.name] if row.name in errors else {}),
+        "seeds": _seeds(row, table, errors.get(row.name, {})),
         "search": None if row.search is None else _search(row.search, table.metrics[0]),
         "notes": list(row.notes),
         "words": " ".join(words).lower(),
@@ -111,9 +111,9 @@ def _seeds(row: TableRow, table: Table, errors: Mapping[str, str]) -> list[dict[
     found = {seed: None for seed in (*row.cells, *(s for result in row.results.values() for s in result.values))}
     return [{
         "seed": seed,
-        "state": row.cells[seed] if seed in row.cells else "missing",
-        "run": row.runs[seed] if seed in row.runs else None,
-        "error": errors[seed] if seed in errors else None,
+        "state": row.cells.get(seed, "missing"),
+        "run": row.runs.get(seed),
+        "error": errors.get(seed),
         "values": {metric.name: _minus(text.number(row.results[metric.name].values[seed], metric.digits))
                    for metric in table.metrics
                    if metric.name in row.results and seed in row.results[metric.name].values},
