@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from purelm.ablation.spec import Evaluation
 from purelm.config import Config, validate
+from purelm.config.changes import apply_changes
 from purelm.errors import UserError
 from purelm.tasks import task_of
 from purelm.training.load import LoadedRun, load_run
@@ -40,7 +41,7 @@ def evaluate(cell: Cell, run_folder: pathlib.Path | str) -> tuple[dict[str, floa
     for evaluation in cell.evaluations:
         run = runs.get(evaluation.checkpoint)
         if run is None:
-            run = runs[evaluation.checkpoint] = load_run(str(run_folder), evaluation.checkpoint, field="run")
+            run = runs[evaluation.checkpoint] = _load(cell, run_folder, evaluation.checkpoint)
         try:
             found = _measure(with_changes(run, evaluation.changes), evaluation, prepared)
         except _Unavailable as reason:
@@ -52,6 +53,13 @@ def evaluate(cell: Cell, run_folder: pathlib.Path | str) -> tuple[dict[str, floa
             else:
                 unavailable[f"{evaluation.name}/{name}"] = f"it is {value}"
     return metrics, unavailable
+
+
+def _load(cell: Cell, run_folder: pathlib.Path | str, checkpoint: str) -> LoadedRun:
+    """The run, which is to answer as the cell says now: that may have changed since it was trained."""
+    run = load_run(str(run_folder), checkpoint, field="run")
+    config = dataclasses.replace(run.config, decoding=cell.config.decoding, task=cell.config.task)
+    return dataclasses.replace(run, config=config)
 
 
 def _measure(run: LoadedRun, evaluation: Evaluation, prepared: dict[Config, Any]) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def with_changes(run: LoadedRun, changes: Mapping[str, Any]) -> LoadedRun:
 
     from purelm.training.state import params_shapes
 
-    config = validate(_replace(run.config, changes), recorded=True)
+    config = validate(apply_changes(run.config, changes), recorded=True)
     if run.config.model.positions == "learned" and config.model.context_length > run.config.model.context_length:
         raise _Unavailable(f"its table of learned positions ends at {run.config.model.context_length}")
     merged = dataclasses.replace(config, adapter=dataclasses.replace(config.adapter, rank=None))
@@ -101,17 +109,6 @@ def with_changes(run: LoadedRun, changes: Mapping[str, Any]) -> LoadedRun:
             raise _Unavailable(f"its {jax.tree_util.keystr(path, simple=True, separator='/')} is {leaf.shape}, not "
                                f"{shape.shape}")
     return dataclasses.replace(run, config=config)
-
-
-def _replace(config: Config, changes: Mapping[str, Any]) -> Config:
-    for path, value in changes.items():
-        section, _, name = path.rpartition(".")
-        if section:
-            config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section),
-                                                                                 **{name: value})})
-        else:
-            config = dataclasses.replace(config, **{name: value})
-    return config
 
 
 def flat_numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

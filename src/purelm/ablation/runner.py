@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,6 @@ from purelm.ablation.store import (
     Status,
     held,
     read_record,
-    run_folder,
     set_aside,
     status,
     write_record,
@@ -135,15 +135,14 @@ class _Runner:
 
     def _choices(self) -> dict[str, Mapping[str, Any]]:
         """The best point of each search that has ended."""
-        from purelm.ablation.plan import choose, plan_cells, resolved_rows
+        from purelm.ablation.plan import choose, plan_cells, resolved_rows, search_points
 
         chosen: dict[str, Mapping[str, Any]] = {}
+        first = plan_cells(self.ablation, rows=self.rows)
         for row in resolved_rows(self.ablation):
-            if not row.search or (self.rows is not None and row.name not in self.rows):
-                continue
-            cells = plan_cells(self.ablation, rows=[row.name])
-            if not all(cell.key in self.tried and self._state(cell) == "failed" or self.status(cell).todo == "done"
-                       for cell in cells):
+            names = {name for name, _ in search_points(self.ablation, row.name)}
+            cells = [cell for cell in first if cell.row in names]
+            if not cells or not all(self._has_ended(cell) for cell in cells):
                 continue
             self.planned |= {cell.key: cell for cell in cells}
             best = choose(self.ablation, row.name, self._values(cells))
@@ -152,6 +151,9 @@ class _Runner:
             else:
                 chosen[row.name] = best
         return chosen
+
+    def _has_ended(self, cell: Cell) -> bool:
+        return (cell.key in self.tried and self._state(cell) == "failed") or self.status(cell).todo == "done"
 
     def _state(self, cell: Cell) -> str | None:
         record = read_record(self.workdir, cell.key, announce=False)
@@ -261,18 +263,21 @@ def _listed(keys: Sequence[str]) -> str:
 
 @contextmanager
 def _saying_how_to_go_on() -> Iterator[None]:
-    """Ctrl-C and SIGTERM outside of a training end the process at once: every file appears by a rename, so nothing is
-    left half-written. During a training, and in a pool of workers, others take them."""
+    """SIGTERM outside of a training ends the process at once, as ctrl-C does in an entry point: every file appears by
+    a rename, so nothing is left half-written. During a training, and in a pool of workers, others take them."""
     def stop(number: int, _: object) -> None:
         shown = b"\x1b[?25h\n" if sys.stderr.isatty() else b""  # The cursor, which the board had hidden.
         os.write(sys.stderr.fileno(), shown + b"error: interrupted; the same command goes on\n")
         os._exit(128 + number)
 
-    try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # Not the main thread, which alone gets signals.
+    if threading.current_thread() is not threading.main_thread():  # No other one gets signals.
         yield
         return
+    taken = [signal.SIGTERM]
+    # A notebook or a caller's own program is to get its KeyboardInterrupt.
+    if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL, None):
+        taken.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in taken}
     try:
         yield
     finally:
