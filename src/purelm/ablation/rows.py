@@ -92,11 +92,11 @@ def stage_configs(ablation: Ablation, row: Row, point: Mapping[str, Any], where:
     Raises:
       UserError: as of `resolved_rows`.
     """
-    found = []
+    found, name = [], f"{row.name}@{point_name(point)}" if point else row.name
     for number, stage in enumerate(ablation.stages or (Stage(""),)):
         own = row.stage_changes.get(stage.name, {})
         changes = {**stage.changes, **row.changes, **own, **point, **({"init_from": None} if number else {})}
-        found.append((stage.name, apply_changes(ablation.base, changes, row_where(where, row.name, stage.name))))
+        found.append((stage.name, apply_changes(ablation.base, changes, row_where(where, name, stage.name))))
     return tuple(found)
 
 
@@ -141,4 +141,4 @@ def _grid_points(row: Row) -> list[Row]:
 
 
 def _short(value: Any) -> str:
-    return _UNSAFE.sub("-", f"{value:g}" if isinstance(value, float) else str(value)).strip("-") or "-"
+    return _UNSAFE.sub("-", f"{value:g}" if isinstance(value, float) else str(value)).rstrip("-") or "-"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from purelm.config.schema import Config
 from purelm.config.serialization import coerce
-from purelm.config.validate import check_fields
+from purelm.config.validate import check_fields, hints_of
 from purelm.errors import UserError, did_you_mean
 
 
@@ -22,17 +22,23 @@ def apply_changes(config: Config, changes: Mapping[str, Any], where: str = "") -
     Raises:
       UserError: a path that does not exist ("did you mean"), or a value of another type or out of bounds.
     """
-    for path, value in changes.items():
-        hint = field_type(path, where)
+    sections: dict[str, dict[str, Any]] = {}
+    for path, value in coerced(changes, where).items():
         section, _, name = path.rpartition(".")
-        part = getattr(config, section) if section else config
-        part = dataclasses.replace(part, **{name: coerce(value, hint)})
-        config = dataclasses.replace(config, **{section: part}) if section else part
+        sections.setdefault(section, {})[name] = value
+    for section, values in sections.items():
+        config = dataclasses.replace(config, **(
+            {section: dataclasses.replace(getattr(config, section), **values)} if section else values))
     try:
         check_fields(config)
     except UserError as error:
         raise UserError(f"{where}{error}") from error
     return config
+
+
+def coerced(changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """path -> value as its field holds it; UserError ("did you mean") for a path that does not exist."""
+    return {path: coerce(value, field_type(path, where)) for path, value in changes.items()}
 
 
 def field_type(path: str, where: str = "") -> Any:
@@ -49,12 +55,13 @@ def field_type(path: str, where: str = "") -> Any:
     return kinds[path]
 
 
+@functools.cache
 def field_types() -> dict[str, Any]:
     """path -> declared type, of every field."""
     found: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(Config).items():
+    for name, hint in hints_of(Config).items():
         if dataclasses.is_dataclass(hint):
-            found |= {f"{name}.{inner}": kind for inner, kind in typing.get_type_hints(hint).items()}
+            found |= {f"{name}.{inner}": kind for inner, kind in hints_of(hint).items()}
         else:
             found[name] = hint
     return found

@@ -10,7 +10,7 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from purelm.config.schema import Config
-from purelm.config.validate import check_fields
+from purelm.config.validate import check_fields, hints_of
 from purelm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def from_dict(values: dict[str, Any], kind: type = Config, where: str = "config"
     Raises:
       UserError: a field that does not exist ("did you mean").
     """
-    hints = typing.get_type_hints(kind)
+    hints = hints_of(kind)
     arguments = {}
     for name, value in values.items():
         if name not in hints:
@@ -71,7 +71,7 @@ def as_flag(config: Config) -> ml_collections.ConfigDict:
 
     def convert(section: Any) -> config_dict.ConfigDict:
         result = config_dict.ConfigDict()
-        hints = typing.get_type_hints(type(section))
+        hints = hints_of(type(section))
         for field in dataclasses.fields(section):
             value = getattr(section, field.name)
             if dataclasses.is_dataclass(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -22,6 +23,7 @@ from purelm.config.shapes import (
 from purelm.errors import UserError, did_you_mean
 
 _DURATIONS = {"optimizer": ("warmup", "decay"), "training": ("log_every", "evaluate_every", "checkpoint_every")}
+hints_of = functools.cache(typing.get_type_hints)  # Of a dataclass, by field; a table checks hundreds of configs.
 
 
 def validate(config: Config, *, recorded: bool = False) -> Config:
@@ -124,7 +126,7 @@ def _num_steps(training: TrainingConfig, *, tokens_per_step: int, tokens_per_epo
 
 def check_fields(section: Any, where: str = "config") -> None:
     """Raises UserError for the first field of another type than declared, or out of its bounds."""
-    hints = typing.get_type_hints(type(section))
+    hints = hints_of(type(section))
     for field in dataclasses.fields(section):
         value, path = getattr(section, field.name), f"{where}.{field.name}"
         if dataclasses.is_dataclass(hints[field.name]):
