@@ -68,7 +68,7 @@ def test_degenerate_pairs(interval):
     same = paired([1.1, 2.2, 3.3], [1.1, 2.2, 3.3])
     assert same.constant and (same.difference, same.interval, same.p_value) == (0.0, (0.0, 0.0), 1.0)
     shifted = paired([1.1 + 0.3, 2.2 + 0.3, 3.3 + 0.3], [1.1, 2.2, 3.3])  # Equal but for rounding.
-    assert shifted.constant and shifted.p_value == 0.0 and shifted.interval == pytest.approx((0.3, 0.3))
+    assert shifted.constant and shifted.p_value == 0.25 and shifted.interval == pytest.approx((0.3, 0.3))
     rounding = paired([1.1 + 1e-16, 2.2 + 4e-16, 3.3], [1.1, 2.2, 3.3])
     assert rounding.p_value == 1.0
 
@@ -135,7 +135,8 @@ def test_degenerate_dunnett():
     found = statistics.dunnett({"one": {"0": 3.0}, "none": {"7": 1.0}}, control, confidence=0.95)
     assert found["one"] == statistics.Comparison(1, 2.0) and found["none"].seeds == 0
     found = statistics.dunnett({"same": dict(control), "up": {"0": 1.3, "1": 2.3}}, control, confidence=0.95)
-    assert found["same"].p_adjusted == 1.0 and found["up"].p_adjusted == 0.0 and found["up"].constant
+    assert found["same"].p_adjusted == 1.0 and found["up"].p_value == 0.5 and found["up"].constant
+    assert found["up"].p_adjusted == 1.0
     assert statistics.dunnett({"x": {"0": 1.0}}, {"0": 1.0}, confidence=0.95)["x"].p_adjusted is None
 
 

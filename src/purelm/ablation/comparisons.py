@@ -44,7 +44,7 @@ def results_of(metric: Metric, values: Mapping[str, Values], compare_to: Mapping
     results = {row: _result(metric, row, values[row], comparisons.get(row), compare_to, published, rules)
                for row in compare_to}
     notes = {row: f"{metric.name}: all {found.seeds} differences are {found.difference:.4g}, without any spread to "
-                  f"test against; p is 0, its limit"
+                  f"test against; p is that of flips of their signs, 2^(1 - {found.seeds})"
              for row, found in comparisons.items() if found.constant and found.difference}
     return results, notes
 

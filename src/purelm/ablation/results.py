@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from purelm.ablation import agreement, provenance, scaling
 from purelm.ablation.comparisons import Rules, noise_of, notes_of_rules, results_of
+from purelm.ablation.search_results import search_of
 from purelm.ablation.spec import Ablation
 from purelm.ablation.store import CellRecord, read_record
-from purelm.ablation.table import Costs, Result, Search, Table, TableRow
+from purelm.ablation.table import Costs, Result, Table, TableRow
 
 if TYPE_CHECKING:
     from purelm.ablation.plan import Cell, ResolvedRow
@@ -32,22 +33,13 @@ def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) ->
     Raises:
       UserError: the table is wrong.
     """
-    from purelm.ablation.plan import choose, plan_cells, resolved_rows, search_points
+    from purelm.ablation.plan import plan_cells, resolved_rows, seeds_of
 
     rows = resolved_rows(ablation)
     seeds = [str(seed) for seed in seeds_of(ablation)]
     records = {row.name: {seed: read_record(workdir, f"{row.name}/{seed}") for seed in seeds} for row in rows}
-    searches, search_records, chosen = {}, {}, {}
-    for row in rows:
-        if row.search:
-            points = search_points(ablation, row.name)
-            found = {f"{name}/{seed}": read_record(workdir, f"{name}/{seed}") for name, _ in points
-                     for seed in ablation.search_seeds}
-            search_records |= found
-            searches[row.name] = _search(ablation, points, found, lambda values, row=row: choose(
-                ablation, row.name, values))
-            if searches[row.name].chosen is not None:
-                chosen[row.name] = searches[row.name].chosen
+    searches = {row.name: search_of(ablation, row, workdir) for row in rows if row.search}
+    chosen = {row: search.chosen for row, (search, _, _) in searches.items() if search.chosen is not None}
     planned = {cell.key: cell for cell in plan_cells(ablation, chosen=chosen)}
     results, notes = _results(ablation, rows, records)
     table_rows = tuple(TableRow(
@@ -56,23 +48,20 @@ def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) ->
         costs_of(records[row.name].values()),
         {seed: "missing" if record is None else _STATES[record.state] for seed, record in records[row.name].items()},
         {seed: f"runs/{row.name}/{seed}" for seed, record in records[row.name].items() if record is not None},
-        searches.get(row.name),
-        (*_row_notes(ablation, row, records[row.name], planned, searches.get(row.name)), *notes[row.name]),
+        searches[row.name][0] if row.name in searches else None,
+        (*_notes_of_cells(ablation, records[row.name], planned),
+         *(searches[row.name][2] if row.name in searches else ()), *notes[row.name]),
     ) for row in rows)
     everything = {f"{row}/{seed}": record for row, of_row in records.items() for seed, record in of_row.items()}
     fit, fit_notes = scaling.fit_of_cells(ablation, workdir, everything)
-    made, made_notes = provenance.made_of(workdir, everything | search_records, command)
+    searched = {key: record for _, found, _ in searches.values() for key, record in found.items()}
+    made, made_notes = provenance.made_of(workdir, everything | searched, command)
     rules = _rules(ablation)
     return Table(
         ablation.title, ablation.source, ablation.compute, ablation.metrics, table_rows,
         {metric.name: noise_of(results[metric.name][rows[0].name].values, rules) for metric in ablation.metrics},
         tuple(_agreements(ablation, results)), fit, ablation.test, ablation.interval, ablation.confidence, made,
         (*notes_of_rules(rules, {row.name: row.compare_to for row in rows}, len(seeds)), *fit_notes, *made_notes))
-
-
-def seeds_of(ablation: Ablation) -> tuple[int, ...]:
-    """The seeds of each row."""
-    return tuple(range(ablation.seeds)) if isinstance(ablation.seeds, int) else tuple(ablation.seeds)
 
 
 def curves_of(table: Table, workdir: str, *, split: str = "validation") -> dict[str, dict[str, list]]:
@@ -144,45 +133,7 @@ def _agreements(ablation: Ablation, results: Mapping[str, Mapping[str, Result]])
         yield agreement.with_order(metric, results[metric.name], ablation.expected_order, ablation.confidence)
 
 
-def _search(ablation: Ablation, points: Sequence[tuple[str, Mapping[str, Any]]], records: Records,
-            choose: Any) -> Search:
-    """The search as far as it is; nothing is chosen before all of its cells are done or failed."""
-    metric = ablation.metrics[0]
-    values = {name: _mean_of_point([records[f"{name}/{seed}"] for seed in ablation.search_seeds], metric.name)
-              for name, _ in points}
-    ended = all(record is not None and record.state in ("done", "failed") for record in records.values())
-    chosen = choose(values) if ended else None
-    at_edge = chosen is not None and any(_at_edge(chosen[path], [changes[path] for _, changes in points])
-                                         for path in chosen)
-    return Search(tuple((dict(changes), values[name]) for name, changes in points), chosen, at_edge,
-                  sensitivity_of(list(values.values()), metric.direction) if ended else None)
-
-
-def sensitivity_of(values: Sequence[float | None], direction: str) -> float | None:
-    """Mean over a search's points of how much worse than the best each is; a failed one is as the worst that is not
-    (after Wortsman et al. 2023, arXiv 2309.14322, section 2.2, where the loss at the start takes that place). None of
-    fewer than two points, or where all failed."""
-    finite = [value for value in values if value is not None]
-    if len(values) < 2 or not finite:
-        return None
-    worst, best = (max(finite), min(finite)) if direction == "lower" else (min(finite), max(finite))
-    return sum(abs((worst if value is None else value) - best) for value in values) / len(values)
-
-
-def _mean_of_point(records: Sequence[CellRecord | None], metric: str) -> float | None:
-    """None where a seed has no value."""
-    values = [record.metrics[metric] for record in records
-              if record is not None and record.state == "done" and metric in record.metrics]
-    return sum(values) / len(values) if values and len(values) == len(records) else None
-
-
-def _at_edge(value: Any, searched: Sequence[Any]) -> bool:
-    kinds = {other for other in searched if isinstance(other, (int, float)) and not isinstance(other, bool)}
-    return value in kinds and len(kinds) > 1 and value in (min(kinds), max(kinds))
-
-
-def _row_notes(ablation: Ablation, row: ResolvedRow, records: Records, planned: Mapping[str, Cell],
-               search: Search | None) -> list[str]:
+def _notes_of_cells(ablation: Ablation, records: Records, planned: Mapping[str, Cell]) -> list[str]:
     said: dict[str, list[str]] = {}  # What -> seeds.
     for seed, record in records.items():
         if record is None:
@@ -195,12 +146,8 @@ def _row_notes(ablation: Ablation, row: ResolvedRow, records: Records, planned: 
             what = [*_unavailable(ablation, record), *_stale(record, planned.get(record.key))]
         for line in what:
             said.setdefault(line, []).append(seed)
-    notes = [line if len(seeds) == len(records) > 1 else f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {line}"
-             for line, seeds in said.items()]
-    if search is not None and search.at_edge:
-        best = ", ".join(f"{path}={value}" for path, value in search.chosen.items())
-        notes.append(f"the best of the search ({best}) is at its edge: search further")
-    return notes
+    return [line if len(seeds) == len(records) > 1 else f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {line}"
+            for line, seeds in said.items()]
 
 
 def _unavailable(ablation: Ablation, record: CellRecord) -> list[str]:

@@ -5,9 +5,10 @@ have. What the degenerate cases give:
 
 - no shared seed, or one: there is no test, interval or spread; p-values are None ("too few seeds").
 - two: the tests hold, with one degree of freedom; there is no bootstrap interval, for it takes three differences.
-- every difference the same (to 1e-12 of the values, where only rounding is left): SciPy's p is nan, or what rounding
-  makes of it. Where the differences are zero, p is 1; where they are not, p is its limit 0. The interval is the
-  difference itself.
+- every difference the same (to 1e-12 of the values, where only rounding is left): SciPy's p is nan, or 0, or what
+  rounding makes of it. Where the differences are zero, p is 1. Where they are not, p is 2^(1 - n), the exact one under
+  flips of their signs, and not the limit 0 of the t-test: metrics that count examples tie by chance, and a tie has no
+  spread to trust. The interval is the difference itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Comparison:
       interval: of the difference; None where there is none.
       p_value: two-sided, of no difference, for this row alone.
       p_adjusted: for the whole family; None from `paired`, which knows of no family (see holm).
-      constant: every difference is the same, so that p is 0 or 1 by decision.
+      constant: every difference is the same, so that there is no spread to test against.
     """
 
     seeds: int
@@ -134,8 +135,12 @@ def dunnett(rows: Mapping[str, Values], control: Values, *, confidence: float) -
     estimate_R, covariance_RR, variance, freedom = _least_squares([control, *(rows[name] for name in family)])
     scale = max(abs(value) for values in (control, *rows.values()) for value in values.values())
     if freedom == 0 or variance <= (_ROUNDING * scale) ** 2:
-        return results | {name: _constant(shared[name], float(difference), np.array([scale]))
-                          for name, difference in zip(family, estimate_R)}
+        constant = [_constant(shared[name], float(difference), np.array([scale]))
+                    for name, difference in zip(family, estimate_R)]
+        adjusted = holm([comparison.p_value for comparison in constant])
+        results |= {name: dataclasses.replace(comparison, p_adjusted=p_adjusted)
+                    for name, comparison, p_adjusted in zip(family, constant, adjusted)}
+        return {name: results[name] for name in rows}
     error_R = np.sqrt(variance * np.diag(covariance_RR))
     root_R = np.sqrt(np.diag(covariance_RR))
     correlation_RR = covariance_RR / np.outer(root_R, root_R)
@@ -187,9 +192,8 @@ def _is_constant(differences: np.ndarray, *values: np.ndarray) -> bool:
 
 def _constant(seeds: int, difference: float, *values: np.ndarray) -> Comparison:
     zero = abs(difference) <= _ROUNDING * max(np.max(np.abs(part)) for part in values)
-    p_value = 1.0 if zero else 0.0
     difference = 0.0 if zero else difference
-    return Comparison(seeds, difference, (difference, difference), p_value, p_value, constant=True)
+    return Comparison(seeds, difference, (difference, difference), 1.0 if zero else 2.0 ** (1 - seeds), constant=True)
 
 
 def _least_squares(rows: Sequence[Values]) -> tuple[np.ndarray, np.ndarray, float, int]:
