@@ -18,22 +18,17 @@ import socket
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import purelm
 from purelm.ablation.launchers import TaskFailure, unfinished
+from purelm.ablation.launchers.ray_nodes import alive_nodes, check_nodes, connect, one_line, worker_environment
 from purelm.ablation.launchers.ray_resources import Resources, share_out
 from purelm.ablation.worker import Stopped, run_cells
 from purelm.errors import UserError
 
 _TICK_SECONDS = 1.0
 _SECONDS_TO_SAVE = 120.0
-_SECONDS_TO_ANSWER = 180.0
-_SOURCE = str(pathlib.Path(purelm.__file__).parents[1])  # Where this process has purelm from, however that came about.
-# Settings of this process that its workers are to have too.
-_PASSED_ON = ("JAX_", "XLA_", "LIBTPU_", "PURELM_", "HF_", "TOKENIZERS_", "TFDS_")
 
 
 class RayLauncher:
@@ -70,8 +65,8 @@ class RayLauncher:
 
     @functools.cached_property
     def _shares(self) -> tuple[int, Resources]:
-        self._ours = _connect(self.address)
-        return share_out([node["Resources"] for node in _nodes()], **self._asked)
+        self._ours = connect(self.address)
+        return share_out([node["Resources"] for node in alive_nodes()], **self._asked)
 
     def run(self, workdir: str, tasks: Sequence[Sequence[str]], *, together: bool,
             on_change: Callable[[], None]) -> list[TaskFailure]:
@@ -84,7 +79,7 @@ class RayLauncher:
             return []
         workers, resources = self._shares
         workdir = os.path.abspath(workdir)
-        _check_nodes([node for node in _nodes() if resources.fitting(node["Resources"])], workdir, resources)
+        check_nodes([node for node in alive_nodes() if resources.fitting(node["Resources"])], workdir, resources)
         work = _Work(workdir, workers, resources, self.retries, together, on_change,
                      collections.deque(_Task(tuple(keys)) for keys in tasks))
         with _signals(work):
@@ -128,12 +123,12 @@ class _Work:
         """Until every task is done or failed."""
         import ray
 
-        remote = ray.remote(_work).options(
+        remote = ray.remote(
             num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, scheduling_strategy="SPREAD", max_retries=0,
             resources={"TPU": self.resources.tpus} if self.resources.tpus else None,
             # A worker that has held an accelerator ends with its task, which lets go of the memory.
             max_calls=0 if self.resources.on_cpu else 1,
-            runtime_env={"env_vars": worker_environment(self.resources)})
+            runtime_env={"env_vars": worker_environment(self.resources)})(do_task)
         while self.waiting or self.running:
             while self.waiting and len(self.running) < self.workers:
                 task = self.waiting.popleft()
@@ -154,7 +149,7 @@ class _Work:
             try:
                 problem = ray.get(reference)
             except ray.exceptions.RayError as error:
-                problem = _one_line(error)
+                problem = one_line(error)
             if problem is not None and self.signal is None:
                 self.put_back(task, problem)
 
@@ -167,7 +162,7 @@ class _Work:
             return
         half = (len(keys) + 1) // 2
         self.waiting.extendleft(_Task(part, deaths) for part in (keys[half:], keys[:half]) if part)
-        if not any(self.resources.fitting(node["Resources"]) for node in _nodes()):
+        if not any(self.resources.fitting(node["Resources"]) for node in alive_nodes()):
             print(f"note: no node of the cluster has {self.resources} any more; waiting for one", file=sys.stderr)
 
     def stop(self) -> None:
@@ -199,7 +194,7 @@ class _Work:
             ray.cancel(reference, force=True)
 
 
-def _work(workdir: str, keys: Sequence[str], together: bool, folder: str) -> str | None:
+def do_task(workdir: str, keys: Sequence[str], together: bool, folder: str) -> str | None:
     """What a worker does: a task, in the folder that relative paths start from. Returns why it could not, or None."""
     os.chdir(folder)
     with _output_to(pathlib.Path(workdir) / "logs" / f"ray-{socket.gethostname()}-{os.getpid()}.log"):
@@ -226,129 +221,6 @@ def _output_to(path: pathlib.Path) -> Iterator[None]:
         for number, descriptor in enumerate(before, 1):
             os.dup2(descriptor, number)
             os.close(descriptor)
-
-
-def worker_environment(resources: Resources) -> dict[str, str]:
-    """Environment variables of a worker: purelm from where this process has it, this process's settings of JAX, and
-    its part of a device that is shared."""
-    path = os.pathsep.join([_SOURCE, *filter(None, [os.environ.get("PYTHONPATH")])])
-    variables = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    if variables.get("PURELM_CACHE"):
-        variables["PURELM_CACHE"] = os.path.abspath(variables["PURELM_CACHE"])
-    if resources.on_cpu:
-        variables["NPROC"] = str(max(int(resources.cpus), 1))  # The threads that XLA's CPU client takes.
-    elif 0 < resources.gpus < 1:
-        variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * resources.gpus:.3f}"
-    return {**variables, "PYTHONPATH": path}
-
-
-def _connect(address: str | None) -> bool:
-    """Connects this process to the cluster; False where it was connected already.
-
-    Raises:
-      UserError: none answers, or it is of another version of Ray or Python.
-    """
-    import ray
-
-    if ray.is_initialized():
-        return False
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    here = {"include_dashboard": False} if where == "local" else {}
-    with _handlers_kept():
-        try:
-            ray.init(address=where, log_to_driver=False, logging_level="error", **here)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--address={where}: no Ray cluster of this version answers there ({_one_line(error)}); "
-                            "`ray start --head` on its first node prints the address") from error
-    return True
-
-
-@contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it starts."""
-    if threading.current_thread() is not threading.main_thread():  # Which alone has handlers.
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _nodes() -> list[Mapping[str, Any]]:
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _check_nodes(nodes: Sequence[Mapping[str, Any]], workdir: str, resources: Resources) -> None:
-    """Has every node look for a file that was just written to the work folder, and for this code.
-
-    Raises:
-      UserError: names the first node that lacks something.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from purelm.ablation.fingerprints import EVALUATION_ROOMS, code_fingerprint
-
-    marker = pathlib.Path(workdir) / f".ray-{uuid.uuid4().hex}"
-    marker.touch()
-    try:
-        look = ray.remote(_make_look())
-        environment = {"env_vars": worker_environment(resources)}
-        answers = [look.options(num_cpus=0, runtime_env=environment, scheduling_strategy=NodeAffinitySchedulingStrategy(
-            node["NodeID"], soft=False)).remote(str(marker), os.getcwd(), EVALUATION_ROOMS) for node in nodes]
-        for node, answer in zip(nodes, answers):
-            name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            try:
-                seen, folder_there, code = ray.get(answer, timeout=_SECONDS_TO_ANSWER)
-            except ray.exceptions.RayError as error:
-                raise UserError(f"--launcher=ray: {name} cannot work ({_one_line(error)})") from error
-            problem = _problem(seen, folder_there, code, code_fingerprint(EVALUATION_ROOMS), workdir)
-            if problem:
-                raise UserError(f"--launcher=ray: {name} {problem}")
-    finally:
-        marker.unlink()
-
-
-def _problem(seen: bool, folder_there: bool, code: str, own_code: str, workdir: str) -> str | None:
-    """What a node lacks."""
-    if not seen:
-        return f"does not see {workdir}; give a --workdir on a file system that all nodes share"
-    if not folder_there:
-        return f"has no folder {os.getcwd()}, where relative paths start; start from one that all nodes have"
-    if code.startswith("error: "):
-        return f"cannot import purelm ({code.removeprefix('error: ')}); install the same environment on every node"
-    if code != own_code:
-        return "has another version of purelm; bring the same commit to every node"
-    return None
-
-
-def _make_look() -> Callable[..., tuple[bool, bool, str]]:
-    """A function that needs no purelm to be read on a node: Ray sends one that is made in a function as it is."""
-    def look(marker: str, folder: str, rooms: tuple[str, ...]) -> tuple[bool, bool, str]:
-        import os
-
-        try:
-            from purelm.ablation.fingerprints import code_fingerprint
-
-            code = code_fingerprint(rooms)
-        except ImportError as error:
-            code = f"error: {error}"
-        return os.path.exists(marker), os.path.isdir(folder), code
-
-    return look
-
-
-def _one_line(error: BaseException) -> str:
-    """The part of one of Ray's long messages that says what happened: a task's own error last, its own news first."""
-    import ray
-
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
 
 
 @contextlib.contextmanager

@@ -77,4 +77,4 @@ def _cores(nodes: Sequence[Mapping[str, float]], workers: int | None) -> int:
 
 
 def _amount(node: Mapping[str, float], name: str) -> float:
-    return node[name] if name in node else 0.0
+    return node.get(name, 0.0)
