@@ -35,14 +35,15 @@ class Restored(NamedTuple):
     damaged: frozenset[int]
 
 
-def restore_latest(folder: str | os.PathLike[str], abstract_state: Any, *, warn: Warn = warn_on_stderr
-                   ) -> Restored | None:
+def restore_latest(folder: str | os.PathLike[str], abstract_state: Any, *, at: int | None = None,
+                   warn: Warn = warn_on_stderr) -> Restored | None:
     """The newest checkpoint whose every byte is right, on any devices.
 
     Args:
       folder: of the checkpoints.
       abstract_state: dataclass with fields step, params, opt_state, ema; leaves are `jax.ShapeDtypeStruct`s or arrays.
         One with a sharding comes back as a jax.Array with it, one without as a numpy array.
+      at: this step alone, where it is given.
       warn: told, in one line, which files are damaged and which step is used instead.
 
     Returns:
@@ -52,7 +53,8 @@ def restore_latest(folder: str | os.PathLike[str], abstract_state: Any, *, warn:
       UserError: all are damaged, or the newest good one is of another model or optimizer.
     """
     folder = Path(folder)
-    manifest, damaged = _choose(folder, list(manifests.step_folders(folder))[::-1], None, warn)
+    steps = list(manifests.step_folders(folder))[::-1] if at is None else [at]
+    manifest, damaged = _choose(folder, steps, None, warn)
     if manifest is None:
         return None
     path, abstract = folder / str(manifest.step), state_items(abstract_state)

@@ -184,10 +184,10 @@ class Checkpoints:
         still = "there is no good checkpoint" if good is None else f"checkpoint {good} is still good"
         raise UserError(f"cannot write checkpoint {step} to {self.folder}: {reason}; {still}") from error
 
-    def restore_latest(self, abstract_state: Any) -> Restored | None:
+    def restore_latest(self, abstract_state: Any, *, at: int | None = None) -> Restored | None:
         """As the function of this name; damaged steps found on the way are deleted once a newer one is saved."""
         self.wait()
-        restored = restore_latest(self.folder, abstract_state, warn=self._warn)
+        restored = restore_latest(self.folder, abstract_state, at=at, warn=self._warn)
         if restored is not None:
             self._trusted.add(restored.step)
             self._damaged |= restored.damaged

@@ -8,7 +8,8 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,13 +32,14 @@ from purelm.training.run_folder import (
 
 
 def launch(config: Config, workdir: str | None, *, coordinator: str | None = None, num_processes: int | None = None,
-           process_id: int | None = None, quiet: bool = False):
+           process_id: int | None = None, quiet: bool = False, devices: Sequence[Any] | None = None):
     """Trains `config` in `workdir`, from the newest good checkpoint there or from the start.
 
     Args:
       config: validated.
       coordinator, num_processes, process_id: as `start_jax` takes them.
       quiet: nothing is shown.
+      devices: to train on; none is all there are.
 
     Returns:
       loop.Outcome.
@@ -60,7 +62,7 @@ def launch(config: Config, workdir: str | None, *, coordinator: str | None = Non
         from purelm.training.parallel import make_engine
         from purelm.training.transfer import start_state
 
-        engine = make_engine(config)
+        engine = make_engine(config, devices)
         _check_agreement(data)
         taken = None
         if not begun and (config.init_from or config.init_vectors):  # Before anything is written: it may not fit.
@@ -124,11 +126,7 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
 
     primary = jax.process_index() == 0
     if primary:
-        write_start(folder, config, data.fingerprint, jax.devices(), begun=begun)
-        if not begun:
-            data.tokenizer.save(folder.tokenizer)
-            if data.labels is not None:
-                write_atomically(folder.labels, json.dumps(data.labels, ensure_ascii=False, indent=1) + "\n")
+        write_folder(folder, config, data, engine.devices, begun=begun)
     training = config.training
     with Checkpoints(folder.checkpoints, keep_last=training.keep_last, keep_best=training.keep_best) as checkpoints:
         restored = checkpoints.restore_latest(engine.shapes())
@@ -156,6 +154,16 @@ def _train(config: Config, data, folder: RunFolder, engine, changes: list[str], 
     return outcome
 
 
+def write_folder(folder: RunFolder, config: Config, data: Any, devices: Sequence[Any], *, begun: bool) -> None:
+    """What a start writes: config.json, run.json, and where the run is not begun its tokenizer and labels."""
+    write_start(folder, config, data.fingerprint, list(devices), begun=begun)
+    if begun:
+        return
+    data.tokenizer.save(folder.tokenizer)
+    if data.labels is not None:
+        write_atomically(folder.labels, json.dumps(data.labels, ensure_ascii=False, indent=1) + "\n")
+
+
 def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -166,18 +174,23 @@ def prepare_run(config: Config, folder: RunFolder | None, *, progress: Callable[
     A run that starts from another (config.init_from) takes that one's tokenizer, unless config.data.tokenizer_path
     names one. `progress` is called with a line at the start of each long part.
     """
-    from purelm.data import load_tokenizer
-
-    tokenizer, labels = None, None
-    if folder is not None:
-        tokenizer, labels = load_tokenizer(folder.tokenizer), read_labels(folder)
-    elif config.init_from and config.data.tokenizer_path is None:
-        tokenizer = load_tokenizer(open_run(config.init_from, "config.init_from")[0].tokenizer)
+    tokenizer, labels = given_vocabulary(config, folder)
     data = task_of(config).prepare(config, tokenizer=tokenizer, labels=labels, progress=progress)
     if "train" not in data.splits:
         raise UserError("config.data: there is no training split; give a file to train on")
     return data, finalize(config, vocabulary_size=data.vocabulary_size, tokens_per_epoch=data.tokens_per_epoch(config),
                           num_classes=None if data.labels is None else len(data.labels))
+
+
+def given_vocabulary(config: Config, folder: RunFolder | None) -> tuple[Any, tuple[str, ...] | None]:
+    """(tokenizer, labels) that a run does not make itself: those of its folder, or of the run that it starts from."""
+    from purelm.data import load_tokenizer
+
+    if folder is not None:
+        return load_tokenizer(folder.tokenizer), read_labels(folder)
+    if config.init_from and config.data.tokenizer_path is None:
+        return load_tokenizer(open_run(config.init_from, "config.init_from")[0].tokenizer), None
+    return None, None
 
 
 def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> list[str]:
@@ -188,7 +201,7 @@ def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> 
     from purelm.training.hardware import COUNTING_RULE, peak_flops
     from purelm.training.optimizer import learning_rate_multipliers
 
-    devices = jax.devices()
+    devices = engine.devices
     kind, training = devices[0].device_kind, config.training
     multipliers = jax.tree.leaves(learning_rate_multipliers(config, engine.shapes().params))
     leaves = jax.tree.leaves(engine.shapes().params)

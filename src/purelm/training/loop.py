@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-import os
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +22,9 @@ from purelm.training.hardware import model_flops_utilization
 from purelm.training.metrics import MetricsWriter, read_rows
 from purelm.training.plots import draw_curves
 from purelm.training.progress import Progress
+from purelm.training.rows import best_loss, first_not_finite, not_finite, train_row
 from purelm.training.run_folder import RunFolder
-from purelm.training.schedules import learning_rate_at
+from purelm.training.stopping import StopRequest
 
 
 def weighs_every_token(config: Config) -> bool:
@@ -32,51 +32,24 @@ def weighs_every_token(config: Config) -> bool:
     return config.task.name in ("language_modeling", "code_generation") and not config.model.prefix_attention
 
 
-class StopRequest:
-    """Turns SIGTERM and ctrl-C into a flag that the loop reads between steps; a second ctrl-C stops at once.
-
-    Of several processes, jax's coordination service takes SIGTERM, so that all stop at the same step; ctrl-C is
-    handed on to it.
-    """
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __enter__(self) -> StopRequest:
-        numbers = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._ask) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: Any) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-        if jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def reached(self, checkpoints: Checkpoints, step: int) -> bool:
-        """Whether to stop after `step`; every process must ask at every step."""
-        if jax.process_count() == 1:
-            return self.signal is not None
-        if checkpoints.reached_preemption(step):
-            self.signal = self.signal or signal.SIGTERM
-            return True
-        return False
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a call of `train` ended: the last step it did, and the signal that stopped it, if one did."""
+    """How a call of `train` ended.
+
+    Attributes:
+      step: the last it did.
+      stopped_by: the signal that stopped it, or None.
+      seconds_per_step: without evaluations, checkpoints and the first step; None where no step was timed.
+      memory_bytes: of a device, by the compiled step; None where unknown.
+    """
 
     step: int
     stopped_by: int | None
+    seconds_per_step: float | None = None
+    memory_bytes: int | None = None
 
 
-class _Interval:
+class Interval:
     """The steps since the last row: their sums, still on the device, and the time they took."""
 
     def __init__(self):
@@ -124,12 +97,11 @@ def train(config: Config, data: Prepared, folder: RunFolder, engine: Any, progre
             run.close()
 
 
-class _Run:
-    def __init__(self, config: Config, data: Prepared, folder: RunFolder, engine: Any, progress: Progress,
-                 checkpoints: Checkpoints):
-        self.config, self.data, self.folder, self.engine = config, data, folder, engine
-        self.progress, self.checkpoints = progress, checkpoints
-        self.primary = jax.process_index() == 0
+class Loop(abc.ABC):
+    """When a run does what: its steps, rows, evaluations and checkpoints. Subclasses say how."""
+
+    def __init__(self, config: Config, engine: Any, progress: Progress):
+        self.config, self.engine, self.progress = config, engine, progress
         training = config.training
         self.num_steps = training.num_steps
         self.log_every, self.evaluate_every, self.checkpoint_every = (
@@ -138,22 +110,45 @@ class _Run:
         # Where the loss weighs a part of the tokens, or none, their rate says nothing of the device's utilization.
         self.flops_per_token = (flops_per_token(config.model, config.model.context_length)
                                 if weighs_every_token(config) else None)
-        self.writer: MetricsWriter | None = None
-        self.best = float("inf")
         self.untimed_step: int | None = None  # The first of a start: its time is compilation.
+        self.timed_steps, self.timed_seconds = 0, 0.0
+
+    @abc.abstractmethod
+    def start(self, step: int) -> None:
+        """Before the first step."""
+
+    @abc.abstractmethod
+    def batches(self, step: int) -> Iterator[Any]:
+        """What the engine's step takes, from the update after `step` on."""
+
+    @abc.abstractmethod
+    def reached_stop(self, stop: StopRequest, step: int) -> bool:
+        """Whether to stop after this step."""
+
+    @abc.abstractmethod
+    def write(self, steps: list[tuple[int, dict[str, Any]]], seconds: float) -> None:
+        """The row of these steps, which took `seconds` (the first of a start took none)."""
+
+    @abc.abstractmethod
+    def evaluate(self, state: Any, step: int) -> Any:
+        """Evaluates and writes a row; the loss, or what `keep` makes of it. None: there is nothing to evaluate on."""
+
+    @abc.abstractmethod
+    def keep(self, state: Any, step: int, losses: Any, *, due: bool) -> bool:
+        """Saves a checkpoint where one is due, or where the loss is the best; whether it did."""
+
+    @abc.abstractmethod
+    def finish(self, saved: int) -> None:
+        """After the last step: waits for the checkpoints, of which `saved` is the newest."""
 
     def train(self, state: Any, step: int, stop: StopRequest) -> Outcome:
-        # In every process: all must agree on which loss is the best, or one would save alone and wait for ever.
-        self.best = min((row["loss"] for row in read_rows(self.folder.metrics) if row["split"] == "validation"
-                         and row["step"] <= step and row["loss"] is not None), default=self.best)
-        if self.primary:
-            self.writer = MetricsWriter(self.folder.metrics, resume_step=step)
+        self.start(step)
         if step >= self.num_steps:
             self.progress.note(f"nothing left to do: step {step} of {self.num_steps} is done")
             return Outcome(step, None)
-        interval, started, saved = _Interval(), time.monotonic(), step
+        interval, started, saved = Interval(), time.monotonic(), step
         self.untimed_step = step + 1
-        for step, batch in zip(range(step + 1, self.num_steps + 1), self._batches(step)):  # noqa: B020
+        for step, batch in zip(range(step + 1, self.num_steps + 1), self.batches(step)):  # noqa: B020
             state, sums = self.engine.train_step(state, batch)
             if (step - 1) % self.log_every == 0:
                 self._log(interval)  # The row of the steps before this one, which is already under way.
@@ -166,65 +161,89 @@ class _Run:
                 import_in_background("orbax.checkpoint", "tensorboardX")  # Not before: it would delay the first step.
                 interval.resume_clock()
             self.progress.advance(step)
-            stopping = stop.reached(self.checkpoints, step) and step < self.num_steps
+            stopping = self.reached_stop(stop, step) and step < self.num_steps
             last = stopping or step == self.num_steps
             evaluating = step % self.evaluate_every == 0 or (last and not stopping)
             saving = last or step % self.checkpoint_every == 0
             if evaluating or saving:
                 self._log(interval)  # Waits for the steps before the clock stops; finds a NaN before it can be saved.
                 interval.pause_clock()
-                loss = self._evaluate(state, step) if evaluating and "validation" in self.data.splits else None
-                if saving or (self.config.training.keep_best and self._is_best(loss)):
-                    self._save(state, step, loss)
+                losses = self.evaluate(state, step) if evaluating else None
+                if self.keep(state, step, losses, due=saving):
                     saved = step
-                self.best = self.best if loss is None else min(self.best, loss)
                 interval.resume_clock()
             if stopping:
                 break
+        self.finish(saved)
+        return Outcome(step, stop.signal if step < self.num_steps else None,
+                       self.timed_seconds / self.timed_steps if self.timed_steps else None,
+                       self.engine.memory_bytes())
+
+    def _log(self, interval: Interval) -> None:
+        if not interval.sums:
+            return
+        steps, seconds = interval.take()
+        timed = sum(number != self.untimed_step for number, _ in steps)
+        if timed and seconds:
+            self.timed_steps, self.timed_seconds = self.timed_steps + timed, self.timed_seconds + seconds
+        self.write(steps, seconds)
+
+    def speed(self, steps: list[tuple[int, dict[str, Any]]], seconds: float) -> float | None:
+        """Units of weight a second; None where no time was measured."""
+        timed = sum(float(sums["weight"]) for number, sums in steps if number != self.untimed_step)
+        return timed / seconds if timed and seconds else None
+
+    def utilization(self, speed: float | None, devices: list[jax.Device]) -> float | None:
+        """Of these devices at this many tokens a second; None where either or the peak is not known."""
+        if speed is None or self.flops_per_token is None:
+            return None
+        return model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices))
+
+
+class _Run(Loop):
+    def __init__(self, config: Config, data: Prepared, folder: RunFolder, engine: Any, progress: Progress,
+                 checkpoints: Checkpoints):
+        super().__init__(config, engine, progress)
+        self.data, self.folder, self.checkpoints = data, folder, checkpoints
+        self.writer: MetricsWriter | None = None
+        self.best = float("inf")
+
+    def start(self, step: int) -> None:
+        # In every process: all must agree on which loss is the best, or one would save alone and wait for ever.
+        self.best = best_loss(self.folder, step)
+        if jax.process_index() == 0:
+            self.writer = MetricsWriter(self.folder.metrics, resume_step=step)
+
+    def reached_stop(self, stop: StopRequest, step: int) -> bool:
+        return stop.reached(self.checkpoints, step)
+
+    def finish(self, saved: int) -> None:
         self.checkpoints.wait()
         self.progress.note(f"step {saved} saved in {self.folder.checkpoints}")
-        return Outcome(step, stop.signal if step < self.num_steps else None)
 
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
             draw_curves(read_rows(self.folder.metrics), self.folder.curves, self.folder.path.name)
 
-    def _batches(self, step: int) -> Iterator[Any]:
+    def batches(self, step: int) -> Iterator[Any]:
         index, count = self.engine.data_shard
         return self.data.training_batches(self.config, start_step=step, process_index=index, process_count=count)
 
-    def _log(self, interval: _Interval) -> None:
-        if not interval.sums:
-            return
-        steps, seconds = interval.take()
-        for step, sums in steps:
-            if not float(sums["finite"]):
-                self._stop_on_nan(step)
-        total = {name: sum(float(sums[name]) for _, sums in steps) for name in steps[0][1]}
-        timed = sum(float(sums["weight"]) for number, sums in steps if number != self.untimed_step)
-        step, speed = steps[-1][0], timed / seconds if timed and seconds else None
-        devices = jax.devices()
-        utilization = (None if speed is None or self.flops_per_token is None else
-                       model_flops_utilization(speed, self.flops_per_token, devices[0].device_kind, len(devices)))
-        weight = total["weight"]
-        row = {"loss": total["cross_entropy"] / weight}
-        if "correct" in total:
-            row["accuracy"] = total["correct"] / weight
-        row |= {"objective": total["loss"] / weight, "gradient_norm": float(steps[-1][1]["gradient_norm"]),
-                "learning_rate": self._learning_rate(step - 1), f"{self.unit}_per_second": speed}
-        if utilization is not None:
-            row["mfu"] = utilization
+    def write(self, steps: list[tuple[int, dict[str, Any]]], seconds: float) -> None:
+        if (bad := first_not_finite(steps)) is not None:
+            raise UserError(not_finite(self.data, self.config, bad, self.checkpoints.latest_step()))
+        step, speed = steps[-1][0], self.speed(steps, seconds)
+        utilization = self.utilization(speed, self.engine.devices)
+        row = train_row(self.config, steps, unit=self.unit, speed=speed, utilization=utilization)
         if self.writer is not None:
             self.writer.write(step, "train", row)
         self.progress.log(step, loss=row["loss"], speed=speed,
                           extra=f"  MFU {utilization:.1%}" if utilization is not None else "")
 
-    def _learning_rate(self, update: int) -> float:
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # So that it does not wait for the steps.
-            return float(learning_rate_at(self.config, update))
-
-    def _evaluate(self, state: Any, step: int) -> float:
+    def evaluate(self, state: Any, step: int) -> float | None:
+        if "validation" not in self.data.splits:
+            return None
         limit = self.config.training.evaluate_batches
         index, count = self.engine.data_shard
         batches = self.data.evaluation_batches(
@@ -238,18 +257,11 @@ class _Run:
         self.progress.note(f"step {step}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
         return row["loss"]
 
-    def _is_best(self, loss: float | None) -> bool:
-        return loss is not None and loss < self.best
-
-    def _save(self, state: Any, step: int, loss: float | None) -> None:
-        metrics = None if loss is None else {"loss": loss}
+    def keep(self, state: Any, step: int, losses: float | None, *, due: bool) -> bool:
+        is_best = losses is not None and losses < self.best
+        self.best = self.best if losses is None else min(self.best, losses)
+        if not due and not (self.config.training.keep_best and is_best):
+            return False
+        metrics = None if losses is None else {"loss": losses}
         self.checkpoints.save(step, self.engine.for_checkpoint(state), metrics=metrics)
-
-    def _stop_on_nan(self, step: int) -> None:
-        where = self.data.locate(self.config, step - 1)
-        good = self.checkpoints.latest_step()
-        raise UserError(
-            f"step {step}: the loss or a gradient is not finite, so training stopped; its batch is {where}; "
-            f"the last good checkpoint is "
-            f"{'none' if good is None else f'step {good}'}; try a smaller config.optimizer.learning_rate, or "
-            "config.optimizer.clip_norm=1.0")
+        return True

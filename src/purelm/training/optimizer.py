@@ -67,8 +67,8 @@ def make_optimizer(config: Config, params_shapes: Any) -> optax.GradientTransfor
     if not is_zero(optimizer.weight_decay):
         factors = rules.match_rules(optimizer.decay_rules, params_shapes, "config.optimizer.decay_rules")
         parts.append(_add_decay(jax.tree.map(
-            lambda factor, multiplier: 0.0 if is_zero(multiplier) or is_zero(factor) else optimizer.weight_decay * factor,
-            factors, multipliers)))
+            lambda factor, multiplier: (0.0 if is_zero(multiplier) or is_zero(factor) else
+                                        optimizer.weight_decay * factor), factors, multipliers)))
     adam_rate = optimizer.learning_rate if optimizer.adam_learning_rate is None else optimizer.adam_learning_rate
     scales = jax.tree.map(
         lambda group, multiplier: multiplier * (adam_rate / optimizer.learning_rate if group == "adam" else 1.0),
@@ -174,7 +174,8 @@ def _each_layer(transformation: optax.GradientTransformation) -> optax.GradientT
 
 def _add_decay(factors: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(
-        lambda update, parameter, factor: update if is_zero(factor) else update + factor * parameter, updates, params, factors))
+        lambda update, parameter, factor: update if is_zero(factor) else update + factor * parameter,
+        updates, params, factors))
 
 
 def _scale_leaves(scales: Any) -> optax.GradientTransformation:

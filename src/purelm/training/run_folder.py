@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -247,6 +248,7 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     return "it holds more"
 
 
+@functools.cache
 def _git_state() -> dict[str, str] | None:
     """Commit and hash of what is not committed, of the checkout this file lies in; None outside of one."""
     here = pathlib.Path(__file__).parent

@@ -27,8 +27,13 @@ def start_state(config: Config, engine: Any, tokenizer: Tokenizer) -> tuple[Any,
     state = engine.init(config.seed)
     if config.init_from is None and config.init_vectors is None:
         return state, []
-    state, lines = engine.gather(state), []
-    params = state.params
+    state, lines = taken_over(config, engine.gather(state), tokenizer)
+    return engine.place(state), lines
+
+
+def taken_over(config: Config, state: Any, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
+    """(a drawn state on the host with what the run starts from in its place; lines). Raises as `start_state`."""
+    params, lines = state.params, []
     if config.init_from is not None:
         params, more = parameters_of_run(config, params)
         lines += more
@@ -38,7 +43,7 @@ def start_state(config: Config, engine: Any, tokenizer: Tokenizer) -> tuple[Any,
         params, note = initial_embeddings(config, tokenizer, params)
         lines.append(note)
     ema = None if state.ema is None else jax.tree.map(np.asarray, float32(params))
-    return engine.place(dataclasses.replace(state, params=params, ema=ema)), lines
+    return dataclasses.replace(state, params=params, ema=ema), lines
 
 
 def parameters_of_run(config: Config, params: Any) -> tuple[Any, list[str]]:

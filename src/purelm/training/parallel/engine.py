@@ -12,6 +12,7 @@ import numpy as np
 from purelm.config import Config
 from purelm.tasks import task_of
 from purelm.training.optimizer import make_optimizer
+from purelm.training.parallel.programs import Programs
 from purelm.training.state import TrainState, initial_state, params_shapes
 
 HostBatch = Mapping[str, np.ndarray]
@@ -35,6 +36,7 @@ class Engine(abc.ABC):
     def __init__(self, config: Config, devices: Sequence[jax.Device]):
         self.config = config
         self.devices = list(devices)
+        self._programs = Programs()
         self.optimizer = make_optimizer(config, params_shapes(config))
         self._shapes = jax.eval_shape(self._initial_state, 0)
         self.data_shard = self._data_shard()
@@ -71,6 +73,10 @@ class Engine(abc.ABC):
 
         Its `.compile()` tells costs and memory.
         """
+
+    def memory_bytes(self) -> int | None:
+        """Of a device, by the steps that were compiled; None where unknown."""
+        return self._programs.memory_bytes()
 
     def gather(self, state: TrainState) -> TrainState:
         """The whole state as numpy arrays of this host; waits for the device. Every process must call it."""

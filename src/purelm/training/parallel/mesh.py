@@ -12,7 +12,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from purelm.config import Config
 from purelm.training import rules, step
 from purelm.training.parallel.engine import Engine, HostBatch, Sums
-from purelm.training.parallel.programs import Programs
 from purelm.training.parallel.sharding import USE_RULES, check_sizes, state_specs
 from purelm.training.state import TrainState, evaluated_params
 
@@ -27,7 +26,6 @@ class MeshEngine(Engine):
 
     def __init__(self, config: Config, devices: Sequence[jax.Device]):
         check_sizes(config)
-        self._programs = Programs()
         fsdp, tensor = config.parallel.fsdp, config.parallel.tensor
         shape = (len(devices) // (fsdp * tensor), fsdp, tensor)
         self.mesh = jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))

@@ -10,7 +10,6 @@ import jax
 from purelm.config import Config
 from purelm.training import step
 from purelm.training.parallel.engine import Engine, HostBatch, Sums
-from purelm.training.parallel.programs import Programs
 from purelm.training.state import TrainState, evaluated_params
 
 
@@ -21,7 +20,6 @@ class SingleEngine(Engine):
 
     def __init__(self, config: Config, devices: Sequence[jax.Device]):
         super().__init__(config, devices)
-        self._programs = Programs()
         here = jax.sharding.SingleDeviceSharding(self.devices[0])
         self._init = jax.jit(self._initial_state, out_shardings=here)
         # in_shardings commit every input to the device, so that a restored state is the same to jit as a new one.

@@ -84,6 +84,14 @@ def stack_batches(batches: Sequence[HostBatch]) -> dict[str, np.ndarray]:
     return stacked
 
 
+def cells_of(stacked: Any, count: int) -> list[Any]:
+    """The first `count` cells of a tree of numpy arrays [G, ...], each with arrays of its own."""
+    def cell(number: int) -> Any:
+        return jax.tree.map(lambda leaf: np.array(leaf[number]), stacked)
+
+    return [cell(number) for number in range(count)]
+
+
 class TogetherEngine(abc.ABC):
     """What every way of training cells together offers; no method but `gather` waits for the device.
 
@@ -250,7 +258,7 @@ class StackedEngine(TogetherEngine):
 
     def gather(self, states: States) -> list[TrainState]:
         host = jax.device_get(states)
-        return [jax.tree.map(lambda leaf: leaf[number].copy(), host) for number in range(len(self.configs))]
+        return cells_of(host, len(self.configs))
 
     def memory_bytes(self) -> int | None:
         return memory_of(self._programs.of(self._stacked_shapes(self._full_batch()), self._lower))

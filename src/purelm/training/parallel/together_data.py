@@ -16,7 +16,14 @@ from purelm.training.parallel.engine import HostBatch, Sums
 from purelm.training.parallel.mesh import ROWS
 from purelm.training.parallel.pmap import AXIS
 from purelm.training.parallel.programs import memory_of
-from purelm.training.parallel.together import States, StackedEngine, TogetherEngine, over_cells, stack_batches
+from purelm.training.parallel.together import (
+    StackedEngine,
+    States,
+    TogetherEngine,
+    cells_of,
+    over_cells,
+    stack_batches,
+)
 from purelm.training.state import TrainState, evaluated_params
 
 
@@ -29,11 +36,10 @@ class MeshCells(StackedEngine):
         super().__init__(configs, devices)
         one = make_engine(self.config, devices)
         self.devices = one.devices
-        whole = NamedSharding(one.mesh, PartitionSpec())
         self._states_at = jax.tree.map(lambda at: NamedSharding(one.mesh, PartitionSpec(None, *at.spec)),
                                        one.state_shardings)
-        self._batches_at, self._shared_at = (NamedSharding(one.mesh, spec) for spec in (PartitionSpec(None, *ROWS), ROWS))
-        self._values_at = whole
+        self._batches_at = NamedSharding(one.mesh, PartitionSpec(None, *ROWS))
+        self._shared_at, self._values_at = NamedSharding(one.mesh, ROWS), NamedSharding(one.mesh, PartitionSpec())
         self._compile_with(functools.partial(self._step_one, prepare=one.prepare),
                            functools.partial(self._evaluate_one, prepare=one.prepare),
                            lambda function, have_cells: function)
@@ -78,7 +84,7 @@ class PmapCells(TogetherEngine):
 
     def gather(self, states: States) -> list[TrainState]:
         host = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], states)
-        return [jax.tree.map(lambda leaf: leaf[number].copy(), host) for number in range(len(self.configs))]
+        return cells_of(host, len(self.configs))
 
     def memory_bytes(self) -> int | None:
         count, cells = len(self.devices), len(self.configs)
