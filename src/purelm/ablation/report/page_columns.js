@@ -56,14 +56,16 @@ function forestCell(scale, result) {
 function forestHead(scale) {
   const svg = drawn("svg", { class: "forest", width: FOREST.width, height: 16, viewBox: `0 0 ${FOREST.width} 16`,
     "aria-hidden": "true" });
-  const room = (ticks) => ticks.length < 2 || scale.x(ticks[1]) - scale.x(ticks[0]) >= 28;
+  const label = (tick) => (tick > 0 ? "+" : "") + shortNumber(tick, 2);
+  const room = (ticks) => ticks.length < 2
+    || scale.x(ticks[1]) - scale.x(ticks[0]) >= 5 + 5.7 * widestOf(ticks.map(label));
   const ticks = [4, 3, 2, 1].map((count) => ticksBetween(scale.low, scale.high, count)).find(room) || [0];
   for (const tick of ticks) {
     const x = scale.x(tick);
     svg.append(drawn("line", { class: "axis", x1: x, x2: x, y1: 12, y2: 16 }),
       drawn("text", { class: "tick small", x, y: 9,
         "text-anchor": x < 18 ? "start" : x > FOREST.width - 18 ? "end" : "middle",
-      }, (tick > 0 ? "+" : "") + shortNumber(tick, 2)));
+      }, label(tick)));
   }
   return svg;
 }

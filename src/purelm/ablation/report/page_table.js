@@ -140,6 +140,7 @@ function mainTable(detailOf) {
         nodes.push(open.get(row.name));
       }
     });
+    table.classList.toggle("sorted", Boolean(view.sort));
     body.replaceChildren(...nodes);
     if (focus && focus !== document.activeElement && table.contains(focus)) focus.focus({ preventScroll: true });
     const others = DATA.rows.length - (BASE ? 1 : 0), left = rows.filter((row) => !row.base).length;
