@@ -19,8 +19,10 @@ PERPLEXITY = "validation/perplexity"
 
 
 def base() -> Config:
+    """nanoGPT's CPU model, narrower; embeddings as large as the sines that are added to them, as in Vaswani 2017."""
     return Config(
-        model=presets.nanogpt_cpu(num_layers=3, width=96, context_length=TRAINED, positions="sinusoidal"),
+        model=presets.nanogpt_cpu(num_layers=3, width=96, context_length=TRAINED, positions="sinusoidal",
+                                  embedding_scale="sqrt_width", initialization="xavier", initialization_stddev=0.1),
         data=DataConfig(path="input.txt", tokenizer="characters", end_of_text=False, packing="stream",
                         split="contiguous", validation_fraction=0.1, test_fraction=0.0, cleaning=()),
         optimizer=OptimizerConfig(name="adamw", learning_rate=4e-3, schedule="cosine", warmup="100", beta2=0.99,
