@@ -80,6 +80,7 @@ def test_cells_are_rows_times_seeds_and_a_search_comes_first():
     assert cells[0].folder == "runs/base/0" and cells[0].config.training.num_steps == 5
     chosen = plan_cells(whole(), chosen={"lion": {"optimizer.learning_rate": 3e-4}}, rows=["lion"])
     assert [cell.key for cell in chosen] == ["lion/0", "lion/4"]
+    assert chosen[0].evaluations == whole().evaluations
     assert all(cell.config.optimizer.learning_rate == 3e-4 for cell in chosen)
 
 
@@ -88,6 +89,20 @@ def test_rows_asked_for_by_name_and_a_grid_by_its_row():
         "base", *(row.name for row in resolved_rows(whole()) if row.name.startswith("grid"))}
     with pytest.raises(UserError, match="--rows=wid: the table has no such row; did you mean 'wide'"):
         plan_cells(whole(), rows=["wid"])
+
+
+def test_a_stage_after_the_first_starts_from_no_run_that_the_table_names():
+    # Reddens where a later stage's fingerprint has the run that the first one starts from.
+    table = dataclasses.replace(whole(), base=dataclasses.replace(whole().base, init_from="runs/x"))
+    assert [config.init_from for _, config in plan_cells(table)[0].stages] == ["runs/x", None]
+
+
+def test_changes_of_an_evaluation_are_as_its_config_holds_them():
+    table = dataclasses.replace(whole(), evaluations=(
+        Evaluation("validation", changes={"data.validation_fraction": 0, "data.cleaning": ["unicode_nfc"]}),
+        Evaluation("test", "test")))
+    assert repr(plan_cells(table)[0].evaluations[0].changes) == repr(
+        {"data.validation_fraction": 0.0, "data.cleaning": ("unicode_nfc",)})
 
 
 def test_another_seed_is_one_more_cell_a_row_and_changes_no_other():
@@ -106,7 +121,7 @@ def test_seeds_of_a_row_share_a_program_and_other_widths_do_not():
 
 
 def test_the_best_point_is_of_the_first_metric_and_what_failed_is_passed_over():
-    names = [name for name, _ in search_points(whole(), resolved_rows(whole())[-1])]
+    names = [name for name, _ in search_points(whole(), "lion")]
     assert choose(whole(), "lion", dict(zip(names, (2.0, 1.0, 1.0)))) == {"optimizer.learning_rate": 3e-4}
     assert choose(whole(), "lion", dict(zip(names, (2.0, float("nan"), None)))) == {"optimizer.learning_rate": 1e-4}
     assert choose(whole(), "lion", dict.fromkeys(names)) is None
@@ -120,8 +135,10 @@ def test_a_plan_is_read_as_it_was_written_and_keeps_what_was_planned_before(tmp_
     assert list(read_plan(str(tmp_path)).values()) == some
     write_plan(str(tmp_path), all_cells[2:])
     assert list(read_plan(str(tmp_path)).values()) == all_cells
+    with pytest.raises(UserError, match="plan.json: no such file; nothing was planned here"):
+        read_plan(str(tmp_path / "other"))
     (tmp_path / "plan.json").write_text("[{}]")
-    with pytest.raises(UserError, match="plan.json: missing or damaged"):
+    with pytest.raises(UserError, match="plan.json: damaged, or of another version"):
         read_plan(str(tmp_path))
     write_plan(str(tmp_path), some)
     assert list(read_plan(str(tmp_path)).values()) == some
@@ -129,8 +146,14 @@ def test_a_plan_is_read_as_it_was_written_and_keeps_what_was_planned_before(tmp_
 
 def test_differences_are_between_the_base_and_the_row():
     found = config_differences(whole())
-    assert found["base"] == {} and found["wide"] == {"model.width": (32, 64)}
-    assert found["rules"]["data.cleaning"] == (("unicode_nfc",), ())
+    assert found["base"] == {"0": {}, "4": {}}
+    assert found["wide"]["4"] == {f"stage '{name}': model.width": (32, 64) for name in ("pretrain", "tune")}
+    assert found["rules"]["0"]["stage 'tune': data.cleaning"] == (("unicode_nfc",), ())
+    single = dataclasses.replace(whole(), stages=(), rows=(Row("sgd", {"optimizer.name": "sgd"}, search={
+        "optimizer.learning_rate": (0.1, 1.0)}),))
+    assert config_differences(single)["sgd"]["0"] == {"optimizer.name": ("adamw", "sgd")}
+    chosen = config_differences(single, {"sgd": {"optimizer.learning_rate": 0.1}})["sgd"]["0"]
+    assert chosen["optimizer.learning_rate"] == (1e-3, 0.1)
 
 
 def fingerprint_pair(path: str, value, best: bool = False) -> tuple[str, str]:
@@ -145,6 +168,9 @@ def fingerprint_pair(path: str, value, best: bool = False) -> tuple[str, str]:
 def test_fingerprints_change_with_what_decides_a_result_and_with_nothing_else():
     assert fingerprint_pair("model.width", 64) == (False, False)
     assert fingerprint_pair("data.path", "other.txt") == (False, False)
+    assert fingerprint_pair("init_from", "runs/other") == (False, False)
+    assert fingerprint_pair("model.head_size", 32) == (True, True)  # 128 / 4, written out.
+    assert fingerprint_pair("model.vocabulary_size", 4096) == (False, False)
     assert fingerprint_pair("training.log_every", "7") == (True, True)
     assert fingerprint_pair("model.scan_layers", True) == (True, True)
     assert fingerprint_pair("training.evaluate_every", "7") == (True, True)
@@ -169,11 +195,52 @@ def test_how_answers_are_written_calls_for_another_evaluation_alone():
     ('def f(x):\n    """Another."""\n    return x + 1  # why\n', True),
     ("def f(x):\n    return (x +\n            1)\n", True),
     ('def f(x):\n    """Doc."""\n    return x + 2\n', False),
+    ('def f(x):\n    """Doc."""\n    return x + 1.0\n', False),
+    ('def f(y):\n    """Doc."""\n    return y + 1\n', False),
     ('def f(x):\n    """Doc."""\n    "a text"\n    return x + 1\n', False),
 ])
 def test_comments_and_docstrings_are_no_part_of_the_code(other, same):
     source = 'def f(x):\n    """Doc."""\n    return x + 1\n'
     assert (fingerprints.source_fingerprint(source) == fingerprints.source_fingerprint(other)) is same
+
+
+def test_the_documentation_of_a_field_is_no_part_of_the_code_and_its_default_is():
+    before, after = (fingerprints.source_fingerprint(f"width: int = knob(128, {doc!r}, minimum=1)")
+                     for doc in ("a size", "the size"))
+    assert before == after
+    assert before != fingerprints.source_fingerprint("width: int = knob(256, 'a size', minimum=1)")
+    assert before != fingerprints.source_fingerprint("width: int = knob(128, 'a size', minimum=2)")
+
+
+@pytest.fixture
+def rooms(tmp_path, monkeypatch):
+    """A package with a file in each room, whose fingerprints are taken anew at every call."""
+    for room in (*fingerprints.EVALUATION_ROOMS, "ablation", "models/recurrent"):
+        (tmp_path / room).mkdir(parents=True)
+        (tmp_path / room / "part.py").write_text("x = 1\n")
+    monkeypatch.setattr(fingerprints, "__file__", str(tmp_path / "ablation" / "fingerprints.py"))
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    for cached in (fingerprints.code_fingerprint, fingerprints._file_fingerprint):
+        cached.cache_clear()
+
+
+def test_fingerprints_of_rooms_are_of_all_their_files(rooms):
+    # Reddens where evaluation code is part of the training's fingerprint, or a folder inside a room is passed over.
+    def both() -> tuple[str, str]:
+        forget()
+        return tuple(fingerprints.code_fingerprint(names) for names in (
+            fingerprints.TRAINING_ROOMS, fingerprints.EVALUATION_ROOMS))
+
+    before = both()
+    (rooms / "evaluation" / "part.py").write_text("x = 2\n")
+    after = both()
+    assert after[0] == before[0] and after[1] != before[1]
+    (rooms / "models" / "recurrent" / "part.py").write_text("x = 2\n")
+    assert all(new != old for new, old in zip(both(), after))
 
 
 def test_optimizers_of_a_table_are_planned_with_the_table_s_search():

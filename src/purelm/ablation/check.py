@@ -36,9 +36,9 @@ def check(ablation: Ablation, where: str) -> None:
       UserError: one line that names the part of the table and the field that is wrong, and what would be right.
     """
     check_types(ablation, where)
-    _check_names(ablation, where)
     _check_fields(ablation, where)
     _check_searches(ablation, where)
+    _check_names(ablation, where)
     _check_numbers(ablation, where)
     _check_references(ablation, where)
     check_configs(ablation, where)
@@ -119,6 +119,8 @@ def _check_paths(paths: Iterable[str], place: str, *, init_from: bool) -> None:
         field_type(path, place)
         if path == "seed":
             raise UserError(f"{place}config.seed: every row has the table's seeds (Ablation.seeds); leave it out")
+        if path == "data.cache_dir":
+            raise UserError(f"{place}config.data.cache_dir is of this machine; set the variable PURELM_CACHE instead")
         if path == "init_from" and not init_from:
             raise UserError(f"{place}config.init_from: give it in the first stage's changes; every stage after it "
                             "starts from the one before")
@@ -165,8 +167,8 @@ def _check_numbers(ablation: Ablation, where: str) -> None:
     if shared and any(search_of(ablation, row) for row in expanded_rows(ablation)):
         raise UserError(f"{where}: search_seeds: {shared[0]} is among the rows' seeds too, whose results the choice "
                         "would flatter; give another")
-    if not 0 < ablation.confidence < 1:
-        raise UserError(f"{where}: confidence={ablation.confidence}: give a number between 0 and 1, such as 0.95")
+    if not 0.5 <= ablation.confidence < 1:
+        raise UserError(f"{where}: confidence={ablation.confidence}: must be at least 0.5 and below 1, such as 0.95")
     for metric in ablation.metrics:
         if metric.digits < 0:
             raise UserError(f"{where}: metric '{metric.name}': digits={metric.digits}: give at least 0")

@@ -18,7 +18,7 @@ from purelm.ablation.rows import (
 )
 from purelm.ablation.spec import BASE, Ablation, Evaluation, Row
 from purelm.config import Config, validate
-from purelm.config.changes import apply_changes
+from purelm.config.changes import apply_changes, coerced, flatten
 from purelm.errors import UserError, did_you_mean
 
 
@@ -26,18 +26,16 @@ def check_configs(ablation: Ablation, where: str) -> None:
     """Raises UserError for a config that cannot be trained or evaluated, of a row, a stage, a point of a grid or of a
     search; for two rows, or points of a search, that are the same; and for a metric that no row has."""
     same: dict[Any, str] = {}
-    tasks: dict[Any, Config] = {}  # One config of each task, which decides the metrics.
+    last_configs: list[Config] = []
     for row in expanded_rows(ablation):
         systems = _checked_systems(ablation, row, where)
-        tasks |= {(stages[-1][1].task, stages[-1][1].data.mixture): stages[-1][1] for stages in systems}
+        last_configs += [stages[-1][1] for stages in systems]
         identity = frozenset(tuple((name, canonical(config)) for name, config in stages) for stages in systems)
         if identity in same:
-            other = same[identity]
-            raise UserError(row_where(where, row.name) + (
-                f"changes nothing: {_shown(row)}" if other == BASE else
-                f"is the same as row '{other}': change something in one of them, or leave one out"))
+            raise UserError(f"{row_where(where, row.name)}{_same_as(same[identity], row)}")
         same[identity] = row.name
-    _check_metrics(ablation, list(tasks.values()), where)
+    _check_effects(ablation, last_configs, where)
+    _check_metrics(ablation, last_configs, where)
 
 
 def _checked_systems(ablation: Ablation, row: Row, where: str) -> list[StageConfigs]:
@@ -72,7 +70,23 @@ def _check_evaluation(config: Config, evaluation: Evaluation, where: str) -> Non
         _valid(apply_changes(config, evaluation.changes, where), where)
 
 
+def _check_effects(ablation: Ablation, configs: list[Config], where: str) -> None:
+    for evaluation in ablation.evaluations:
+        changes = coerced(evaluation.changes)
+        if changes and all(_has(config, changes) for config in configs):
+            listed = ", ".join(f"config.{path}={value!r}" for path, value in changes.items())
+            raise UserError(f"{where}: evaluation '{evaluation.name}': its changes have no effect, as every row has "
+                            f"{listed} already; leave them out")
+
+
+def _has(config: Config, changes: Mapping[str, Any]) -> bool:
+    values = flatten(config)
+    return all(values[path] == value for path, value in changes.items())
+
+
 def _check_metrics(ablation: Ablation, configs: list[Config], where: str) -> None:
+    # One of each task is enough: nothing else decides the metrics.
+    configs = list({(config.task, config.data.mixture): config for config in configs}.values())
     for metric in ablation.metrics:
         evaluation_name, _, name = metric.name.partition("/")
         evaluation = next(known for known in ablation.evaluations if known.name == evaluation_name)
@@ -99,10 +113,10 @@ def _given(configs: list[Config], evaluation: Evaluation, *, answers: bool) -> M
     return found
 
 
-def _shown(row: Row) -> str:
-    changes = {**row.changes, **{f"{path} ({stage})": value for stage, own in row.stage_changes.items()
+def _same_as(other: str, row: Row) -> str:
+    changes = {**row.changes, **{f"{path} (stage '{stage}')": value for stage, own in row.stage_changes.items()
                                  for path, value in own.items()}}
-    if not changes:
-        return "give it changes, or leave it out"
-    listed = ", ".join(f"config.{path}={value!r}" for path, value in changes.items())
-    return f"the base has {listed} too, or what makes the same; change something else, or leave it out"
+    listed = ", ".join(f"config.{path}={value!r}" for path, value in changes.items()) or "none"
+    if other == BASE:
+        return f"changes nothing of the base (its changes: {listed}); change something else, or leave it out"
+    return f"is the same as row '{other}' (its changes: {listed}); change something in one of them, or leave one out"

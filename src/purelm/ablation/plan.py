@@ -93,7 +93,7 @@ def plan_cells(ablation: Ablation, *, rows: Sequence[str] | None = None,
             cells += _cells(point_name, stage_configs(ablation, row, point), ablation.search_seeds,
                             (search_evaluation(ablation),))
         if not found:
-            point = chosen[name] if name in chosen else {}
+            point = chosen.get(name, {})
             cells += _cells(name, stage_configs(ablation, row, point), seeds_of(ablation), ablation.evaluations)
     return cells
 
@@ -131,7 +131,7 @@ def config_differences(ablation: Ablation, chosen: Mapping[str, Mapping[str, Any
         search will replace are compared.
     """
     def configs(name: str) -> StageConfigs:
-        return stage_configs(ablation, expanded_row(ablation, name), chosen[name] if name in chosen else {})
+        return stage_configs(ablation, expanded_row(ablation, name), chosen.get(name, {}))
 
     base, found = configs(BASE), {}
     for name in row_names(ablation):

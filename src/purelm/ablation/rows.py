@@ -80,7 +80,7 @@ def row_names(ablation: Ablation, asked: Sequence[str] | None = None) -> tuple[s
     known = (*names, *(row.name for row in ablation.rows if row.grid))
     for name in asked:
         if name not in known:
-            raise UserError(f"row '{name}': the table has no such row{did_you_mean(name, known)}")
+            raise UserError(f"--rows={name}: the table has no such row{did_you_mean(name, known)}")
     return tuple(name for name in names if name in asked or name.partition(",")[0] in asked)
 
 

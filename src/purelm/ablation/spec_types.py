@@ -74,4 +74,4 @@ def _wanted(hint: Any) -> str:
         return "a mapping such as {'test/loss': 2.5}" if inner is float else _WANTED[Mapping]
     if origin is tuple:
         return "a tuple such as ('a', 'b')" if arguments[0] is str else _WANTED[tuple]
-    return _WANTED[hint] if hint in _WANTED else f"{hint.__name__}(...)"
+    return _WANTED.get(hint, f"{hint.__name__}(...)")
