@@ -70,10 +70,10 @@ def _of_starts(starts: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], list[s
                 versions.setdefault(name, set()).add(version)
         git = start.get("git")
         changed |= bool(git) and git.get("difference") != "none"
-    notes = [f"cells of several versions of {name}: {', '.join(sorted(found))}"
+    notes = [f"runs of several versions of {name}: {', '.join(sorted(found))}"
              for name, found in versions.items() if len(found) > 1]
     if changed:
-        notes.append("some cells were run from a checkout with changes that no commit has")
+        notes.append("some runs were made from a checkout with changes that no commit has")
     return {"versions": {name: ", ".join(sorted(found)) for name, found in versions.items()}}, notes
 
 
