@@ -51,12 +51,12 @@ def figure(width: float, height: float, path: pathlib.Path) -> Iterator[Any]:
 
     with matplotlib.rc_context({"font.family": list(_families()), "axes.spines.top": False,
                                 "axes.spines.right": False, "font.size": 9, "axes.titlesize": 10}):
-        drawn = Figure(figsize=(width, height), layout="constrained")
+        drawn = Figure(figsize=(width, height), dpi=120, layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            drawn.savefig(temporary, dpi=120, format="png")
+            drawn.savefig(temporary, format="png")
             temporary.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -69,13 +69,12 @@ def probability(value: float) -> str:
 
 
 def p_value(result: Result, test: str) -> str:
-    """ "p 0.004 (Holm 0.04)"; of Dunnett's test, which corrects by itself, "p 0.04 (Dunnett)"; or nothing."""
-    correction = CORRECTIONS[test]
+    """ "p 0.004 (Holm 0.04)": alone, and corrected for the table; or nothing."""
+    if result.p_value is None:
+        return "" if result.p_adjusted is None else f"p {probability(result.p_adjusted)} ({CORRECTIONS[test]})"
     if result.p_adjusted is None:
-        return "" if result.p_value is None else f"p {probability(result.p_value)} (not corrected)"
-    if result.p_value is None or test == "dunnett":
-        return f"p {probability(result.p_adjusted)} ({correction})"
-    return f"p {probability(result.p_value)} ({correction} {probability(result.p_adjusted)})"
+        return f"p {probability(result.p_value)} (not corrected)"
+    return f"p {probability(result.p_value)} ({CORRECTIONS[test]} {probability(result.p_adjusted)})"
 
 
 def verdict(result: Result) -> str:
@@ -245,10 +244,11 @@ def agreement(of: Agreement, metric: Metric) -> str:
 def method(test: str, intervals: str, confidence: float) -> str:
     """How differences, intervals and verdicts were made."""
     how = {"paired_t": "a paired t-test with Holm's correction over the table",
-           "dunnett": "Dunnett's test of all rows against the base"}[test]
-    what = {"t": "Student's t", "bootstrap": "bootstrap"}[intervals]
-    return (f"Values are mean ± standard deviation (seeds). Differences are to the base over shared seeds, with "
-            f"{confidence * 100:g}% intervals ({what}); verdicts by {how} at level {level(confidence):g}.")
+           "dunnett": "Dunnett's test, with seeds as blocks,"}[test]
+    what = "simultaneous" if test == "dunnett" else {"t": "Student's t", "bootstrap": "bootstrap"}[intervals]
+    return ("Values are mean ± standard deviation (seeds). Differences are to the base (or the row that a note names) "
+            f"over shared seeds, with {confidence * 100:g}% intervals ({what}); verdicts by {how} at level "
+            f"{level(confidence):g}.")
 
 
 def level(confidence: float) -> float:
