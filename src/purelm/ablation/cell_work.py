@@ -126,14 +126,12 @@ class Work:
         self.tried.add(cell.key)
         self.begin(cell)
         started = time.monotonic()
-        extra = {} if self.devices is None else {"devices": self.devices}
         for config, folder in self.stage_configs(cell):
-            outcome = launch.launch(config, folder, quiet=self.quiet, **extra)
+            outcome = launch.launch(config, folder, quiet=self.quiet, devices=self.devices)
             if outcome.stopped_by is not None:
                 self.add_seconds(cell, time.monotonic() - started)
                 raise Stopped(outcome.stopped_by)
-        self.trained(cell, time.monotonic() - started, getattr(outcome, "seconds_per_step", None),
-                     getattr(outcome, "memory_bytes", None), 1)
+        self.trained(cell, time.monotonic() - started, outcome.seconds_per_step, outcome.memory_bytes, 1)
 
     def train_together(self, cells: Sequence[Cell]) -> None:
         """All stages of cells of one program; where that cannot be done at all, they are left to be trained alone."""
@@ -185,7 +183,8 @@ class Work:
                 together: int) -> None:
         """Records that the training is done, and what it cost."""
         record, folder = self.add_seconds(cell, seconds), run_folder(self.workdir, cell.key)
-        costs = {**record.costs, **_model_costs(folder), "memory_bytes": memory_bytes,
+        costs = {**record.costs, **_model_costs(folder),  # A start that finds nothing left to do measures nothing.
+                 "memory_bytes": memory_bytes or record.costs["memory_bytes"],
                  "seconds_per_step": seconds_per_step or _seconds_per_step(folder)}
         start = json.loads((folder / "run.json").read_text(encoding="utf-8"))["starts"][-1]
         write_record(self.workdir, dataclasses.replace(

@@ -252,9 +252,15 @@ def _why(cell: Cell, before: Mapping[str, Cell], reason: str) -> str:
         return reason
     if [name for name, _ in old.stages] != [name for name, _ in cell.stages]:
         return "its stages changed"
+    if _takes_best(old) != _takes_best(cell):
+        return "another checkpoint is measured"
     changes = [f"{path} {was} -> {now}" for (_, a), (_, b) in zip(old.stages, cell.stages)
                for path, (was, now) in diff_configs(a, b).items()]
     return ", ".join(changes) if changes else "the code that trains it changed"
+
+
+def _takes_best(cell: Cell) -> bool:
+    return any(evaluation.checkpoint == "best" for evaluation in cell.evaluations)
 
 
 def _listed(keys: Sequence[str]) -> str:
