@@ -129,13 +129,14 @@ def test_a_folder_that_a_node_does_not_see_is_refused(launcher, tmp_path, monkey
     from purelm.ablation.launchers import ray_nodes
 
     workdir = planned(tmp_path, "hidden")
-    look = ray_nodes._make_look()
-    monkeypatch.setattr(ray_nodes, "_make_look", lambda: lambda marker, *rest: look(f"/elsewhere{marker}", *rest))
+    # The node is asked for a file that is not there, as one without the file system would find it.
+    monkeypatch.setattr(ray_nodes, "sent", lambda look: lambda environment, marker, *rest: (False, True, ""))
     with pytest.raises(UserError, match=r"node .* does not see .*; give a --workdir on a file system that all"):
         launcher.run(workdir, [["base/0"]], together=False, on_change=nothing)
     assert not list(pathlib.Path(workdir).glob(".ray*")) and read_record(workdir, "base/0") is None
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_killed_worker_cost_nothing(launcher, tmp_path):
     """Reddens without put_back (a cell stays unfinished), and where a cell begins anew (its record has one start)."""
     here, there = planned(tmp_path, "here"), planned(tmp_path, "there")
@@ -154,6 +155,15 @@ def test_ctrl_c_and_a_killed_worker_cost_nothing(launcher, tmp_path):
     assert len(starts[stopper.at]) == 2 and len(starts[killer.at]) >= 2, starts
     HereLauncher().run(here, [CELLS], together=False, on_change=nothing)
     assert losses(there) == pytest.approx(losses(here), rel=1e-5)
+
+
+def test_what_a_node_lacks_is_said():
+    from purelm.ablation.launchers.ray_nodes import look, problem_of
+
+    seen, folder_there, code = look(__file__, os.getcwd())
+    assert problem_of(seen, folder_there, code, "w") is None
+    assert "bring the same commit" in problem_of(True, True, "another", "w")
+    assert f"has no folder {os.getcwd()}" in problem_of(True, False, code, "w")
 
 
 # What a worker holds.

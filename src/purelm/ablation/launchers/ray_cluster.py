@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from purelm.ablation.launchers import TaskFailure, unfinished
-from purelm.ablation.launchers.ray_nodes import alive_nodes, check_nodes, connect, one_line, worker_environment
+from purelm.ablation.launchers.ray_nodes import alive_nodes, check_nodes, connect, one_line, sent, worker_environment
 from purelm.ablation.launchers.ray_resources import Resources, share_out
 from purelm.ablation.worker import Stopped, run_cells
 from purelm.errors import UserError
@@ -127,12 +127,12 @@ class _Work:
             num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, scheduling_strategy="SPREAD", max_retries=0,
             resources={"TPU": self.resources.tpus} if self.resources.tpus else None,
             # A worker that has held an accelerator ends with its task, which lets go of the memory.
-            max_calls=0 if self.resources.on_cpu else 1,
-            runtime_env={"env_vars": worker_environment(self.resources)})(do_task)
+            max_calls=0 if self.resources.on_cpu else 1)(sent(do_task))
+        environment = worker_environment(self.resources)
         while self.waiting or self.running:
             while self.waiting and len(self.running) < self.workers:
                 task = self.waiting.popleft()
-                self.running[remote.remote(self.workdir, task.keys, self.together, os.getcwd())] = task
+                self.running[remote.remote(environment, self.workdir, task.keys, self.together, os.getcwd())] = task
             self.collect(_TICK_SECONDS)
             self.on_change()
             if self.signal is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import purelm
+from purelm.ablation.fingerprints import EVALUATION_ROOMS, code_fingerprint
 from purelm.ablation.launchers.ray_resources import Resources
 from purelm.errors import UserError
 
@@ -86,55 +87,57 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], workdir: str, resources: Res
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from purelm.ablation.fingerprints import EVALUATION_ROOMS, code_fingerprint
-
     marker = pathlib.Path(workdir) / f".ray-{uuid.uuid4().hex}"
     marker.touch()
     try:
-        look = ray.remote(_make_look())
-        environment = {"env_vars": worker_environment(resources)}
-        answers = [look.options(num_cpus=0, runtime_env=environment, scheduling_strategy=NodeAffinitySchedulingStrategy(
-            node["NodeID"], soft=False)).remote(str(marker), os.getcwd(), EVALUATION_ROOMS) for node in nodes]
+        remote, environment = ray.remote(sent(look)), worker_environment(resources)
+        answers = [remote.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(
+            node["NodeID"], soft=False)).remote(environment, str(marker), os.getcwd()) for node in nodes]
         for node, answer in zip(nodes, answers):
             name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             try:
-                seen, folder_there, code = ray.get(answer, timeout=_SECONDS_TO_ANSWER)
+                problem = problem_of(*ray.get(answer, timeout=_SECONDS_TO_ANSWER), workdir)
             except ray.exceptions.RayError as error:
-                raise UserError(f"--launcher=ray: {name} cannot work ({one_line(error)})") from error
-            problem = _problem(seen, folder_there, code, code_fingerprint(EVALUATION_ROOMS), workdir)
+                raise UserError(f"--launcher=ray: {name} cannot work ({one_line(error)}); install the same environment "
+                                "on every node") from error
             if problem:
                 raise UserError(f"--launcher=ray: {name} {problem}")
     finally:
         marker.unlink()
 
 
-def _problem(seen: bool, folder_there: bool, code: str, own_code: str, workdir: str) -> str | None:
-    """What a node lacks."""
+def look(marker: str, folder: str) -> tuple[bool, bool, str]:
+    """What a node is asked: whether it sees the file and the folder, and its code's fingerprint."""
+    return os.path.exists(marker), os.path.isdir(folder), code_fingerprint(EVALUATION_ROOMS)
+
+
+def problem_of(seen: bool, folder_there: bool, code: str, workdir: str) -> str | None:
+    """What a node lacks by its answer, or None."""
     if not seen:
         return f"does not see {workdir}; give a --workdir on a file system that all nodes share"
     if not folder_there:
         return f"has no folder {os.getcwd()}, where relative paths start; start from one that all nodes have"
-    if code.startswith("error: "):
-        return f"cannot import purelm ({code.removeprefix('error: ')}); install the same environment on every node"
-    if code != own_code:
+    if code != code_fingerprint(EVALUATION_ROOMS):
         return "has another version of purelm; bring the same commit to every node"
     return None
 
 
-def _make_look() -> Callable[..., tuple[bool, bool, str]]:
-    """A function that needs no purelm to be read on a node: Ray sends one that is made in a function as it is."""
-    def look(marker: str, folder: str, rooms: tuple[str, ...]) -> tuple[bool, bool, str]:
+def sent(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of ours, to be given to ray.remote: it takes the worker's environment first, and has it set before
+    anything of ours, and so JAX, is imported."""
+    module, name, source = function.__module__, function.__name__, _SOURCE
+
+    def run(environment: Mapping[str, str], *arguments: Any) -> Any:  # Ray sends a local function as it is.
+        import importlib
         import os
+        import sys
 
-        try:
-            from purelm.ablation.fingerprints import code_fingerprint
+        os.environ.update(environment)
+        if source not in sys.path:
+            sys.path.insert(0, source)
+        return getattr(importlib.import_module(module), name)(*arguments)
 
-            code = code_fingerprint(rooms)
-        except ImportError as error:
-            code = f"error: {error}"
-        return os.path.exists(marker), os.path.isdir(folder), code
-
-    return look
+    return run
 
 
 def one_line(error: BaseException) -> str:
