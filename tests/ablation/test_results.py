@@ -203,6 +203,13 @@ def test_dunnett_of_two_families(folder):
     assert "Bonferroni" in table.notes[0]
 
 
+def test_dunnett_says_whose_spread_is_another(folder):
+    finished(folder, ablation(), "same", (3.0, 5.0, 7.0))
+    for test, said in (("dunnett", True), ("paired_t", False)):
+        notes = row_of(results.table_of(ablation(test=test), str(folder)), "same").notes
+        assert any("spread is larger" in note for note in notes) == said
+
+
 def test_bootstrap_changes_the_interval_alone(folder):
     by_t, by_bootstrap = (row_of(results.table_of(ablation(interval=interval), str(folder)), "worse").results[
         "validation/loss"] for interval in ("t", "bootstrap"))

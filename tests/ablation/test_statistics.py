@@ -140,6 +140,20 @@ def test_degenerate_dunnett():
     assert statistics.dunnett({"x": {"0": 1.0}}, {"0": 1.0}, confidence=0.95)["x"].p_adjusted is None
 
 
+def test_wide_rows():
+    values = {str(row): _values(part) for row, part in enumerate(_rows(7, 10, 3, 0.0))}
+    assert statistics.wide_rows(values, level=0.05) == []
+    wide = values | {"4": {seed: 10 * value for seed, value in values["4"].items()}, "one": {"0": 99.0}}
+    assert statistics.wide_rows(wide, level=0.05) == ["4"]
+    others = np.concatenate([np.array(list(values[row].values())) - np.mean(list(values[row].values()))
+                             for row in values if row != "4"])
+    p_value = stats.f.sf(np.var(list(wide["4"].values()), ddof=1) / ((others**2).sum() / 18), 2, 18)
+    # Reddens with another correction, or other degrees of freedom.
+    assert statistics.wide_rows(wide, level=10 * p_value * 1.001) == ["4"]
+    assert statistics.wide_rows(wide, level=10 * p_value * 0.999) == []
+    assert statistics.wide_rows({"a": {"0": 1.0, "1": 1.0}, "b": {"0": 1.0}}, level=0.05) == []
+
+
 def test_detectable_difference_is_statsmodels():
     power = pytest.importorskip("statsmodels.stats.power")
     for seeds in (2, 3, 5, 30):

@@ -42,7 +42,8 @@ def table_of_runs(patterns: Sequence[str], *, base: str | None = None, metric: s
 
     Args:
       patterns: run folders, globs of them ("**" too), or folders with runs somewhere below, such as work folders.
-      base: a run of the group that others are compared with; None takes the group that differs least from all others.
+      base: a run of the group that others are compared with; None takes the group that differs least from all others
+        (of two seeds or more, where there is one).
       metric: the first column. Others are whatever numbers the runs have: of the last validation row of metrics.jsonl
         ("validation/loss"), and of evaluation.json ("test/bleu").
       command: that the report says it was made with.
@@ -152,9 +153,10 @@ def _groups(runs: Sequence[FoundRun]) -> tuple[list[_Group], list[str]]:
 
 
 def _nearest(groups: Sequence[_Group]) -> _Group:
-    """The group that differs from all others in the fewest fields; of equals, the one of most seeds, then the first."""
-    def distance(group: _Group) -> tuple[int, int]:
-        return sum(len(_changes(group, other)) for other in groups), -len(group.runs)
+    """The group that differs from all others in the fewest fields; of equals, the one of most seeds, then the first.
+    A group of one seed, which no test can be made against, only where there is no other."""
+    def distance(group: _Group) -> tuple[bool, int, int]:
+        return len(group.runs) < 2, sum(len(_changes(group, other)) for other in groups), -len(group.runs)
 
     return min(groups, key=distance)
 

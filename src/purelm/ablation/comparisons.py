@@ -23,7 +23,7 @@ class Rules:
 
 
 def results_of(metric: Metric, values: Mapping[str, Values], compare_to: Mapping[str, str],
-               published: Mapping[str, float], rules: Rules) -> tuple[dict[str, Result], dict[str, str]]:
+               published: Mapping[str, float], rules: Rules) -> tuple[dict[str, Result], dict[str, list[str]]]:
     """Each row's result, and what must be said of it besides.
 
     Args:
@@ -34,7 +34,7 @@ def results_of(metric: Metric, values: Mapping[str, Values], compare_to: Mapping
       rules: of the test.
 
     Returns:
-      (row -> result, row -> note).
+      (row -> result, row -> notes).
     """
     compared = {row: other for row, other in compare_to.items() if row != other}
     if rules.test == "dunnett":
@@ -43,9 +43,14 @@ def results_of(metric: Metric, values: Mapping[str, Values], compare_to: Mapping
         comparisons = _by_pairs(values, compared, rules)
     results = {row: _result(metric, row, values[row], comparisons.get(row), compare_to, published, rules)
                for row in compare_to}
-    notes = {row: f"{metric.name}: all {found.seeds} differences are {found.difference:.4g}, without any spread to "
-                  f"test against; p is that of flips of their signs, 2^(1 - {found.seeds})"
-             for row, found in comparisons.items() if found.constant and found.difference}
+    notes: dict[str, list[str]] = {row: [] for row in compare_to}
+    for row, found in comparisons.items():
+        if found.constant and found.difference:
+            notes[row].append(f"{metric.name}: all {found.seeds} differences are {found.difference:.4g}, without any "
+                              f"spread to test against; p is that of flips of their signs, 2^(1 - {found.seeds})")
+    for row in statistics.wide_rows(values, level=1 - rules.confidence) if rules.test == "dunnett" else ():
+        notes[row].append(f"{metric.name}: its spread is larger than other rows', which Dunnett's test takes to be "
+                          "alike: see its values")
     return results, notes
 
 

@@ -118,8 +118,8 @@ def _results(ablation: Ablation, rows: Sequence[ResolvedRow],
         published = {row.name: row.published[metric.name] for row in rows if metric.name in row.published}
         results[metric.name], said = results_of(
             metric, values, {row.name: row.compare_to for row in rows}, published, _rules(ablation))
-        for row, note in said.items():
-            notes[row].append(note)
+        for row, lines in said.items():
+            notes[row] += lines
     return results, notes
 
 
