@@ -135,11 +135,13 @@ def large_table(num_rows: int = 30) -> Table:
     rows = [row("base", "base (2 layers, width 128)", "", {}, BASE_LOSSES, BASE_BLEUS, published=(4.92, 25.8))]
     for index in range(1, num_rows):
         shift = 0.9 * math.sin(2.3 * index)**3
-        losses = tuple(value + shift + 0.03 * math.sin(7 * index * (seed + 1)) for seed, value in enumerate(BASE_LOSSES))
+        losses = tuple(value + shift + 0.03 * math.sin(7 * index * (seed + 1))
+                       for seed, value in enumerate(BASE_LOSSES))
+        published = (4.92 + 0.8 * shift + 0.05 * math.cos(index), 25.8 - 3 * shift) if index % 3 else None
         rows.append(row(f"R{index}", f"layers {index % 7}, width {64 * index}, {'learned' if index % 2 else 'rotary'} "
                         "positions", f"({'ABCDE'[5 * (index - 1) // (num_rows - 1)]})",
                         {"model.width": 64 * index, "model.num_layers": index % 7}, losses,
                         tuple(value - 4 * shift for value in BASE_BLEUS), p=0.001 if abs(shift) > 0.1 else 0.3,
-                        published=(4.92 + 0.8 * shift + 0.05 * math.cos(index), 25.8 - 3 * shift) if index % 3 else None,
+                        published=published,
                         costs=Costs(1_000_000 + 90_000 * index, 6_000_000, 0.01, 2**28, 2048, 100.0)))
     return dataclasses.replace(example_table(), title="A large table", rows=tuple(rows))

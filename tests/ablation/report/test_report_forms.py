@@ -60,8 +60,9 @@ def test_json_is_strict_and_keeps_what_is_not_finite():
     assert back.changes == {"optimizer.clip_norm": -math.inf}
 
 
-@pytest.mark.parametrize("damage", [lambda written: written[:-40], lambda written: written.replace('"title"', '"titel"', 1),
-                                    lambda written: "[]", lambda written: written.replace('"rows": [', '"rows": [3,', 1)])
+@pytest.mark.parametrize("damage", [
+    lambda written: written[:-40], lambda written: written.replace('"title"', '"titel"', 1), lambda written: "[]",
+    lambda written: written.replace('"rows": [', '"rows": [3,', 1)])
 def test_a_damaged_json_is_one_line(damage):
     with pytest.raises(UserError, match=r"^w/results.json: no measured table[^\n]*$"):
         from_json(damage(to_json(TABLE)), where="w/results.json")
@@ -92,6 +93,16 @@ def test_markdown_shows_labels_as_they_are():
     first_column = [line[0] for line in tables[0]]
     assert [label for label in first_column if label in labels] == list(labels)
     assert {len(line) for line in tables[0]} == {9}
+
+
+def test_markdown_lines_begin_with_words():
+    notes = ("# no heading", "1. no list", "2) nor this", "- nor this", "+1 is a number", "= no underline", "> no quote")
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    tokens = parser.parse(markdown.to_markdown(dataclasses.replace(TABLE, notes=notes, title="1. # title")))
+    shown = ["".join(child.content for child in token.children) for token in tokens if token.type == "inline"]
+    assert set(notes) <= set(shown) and "1. # title" in shown
+    assert not {token.type for token in tokens} & {"ordered_list_open", "blockquote_open"}
+    assert {token.level for token in tokens if token.type == "list_item_open"} == {1}
 
 
 def test_markdown_has_all_that_the_table_has():
@@ -140,6 +151,8 @@ def test_latex_escapes():
         r"a\_b \$y\textasciicircum{}2\$ \{\#\textasciitilde{}\textbackslash{}\} \textasciigrave{}z\textasciigrave{}, "
         "'q'")
     assert latex.escape("-0.3 [-1, 2] x-y ≈ α") == r"$-$0.3 [$-$1, 2] x-y $\approx$ $\alpha$"
+    lines = latex.to_latex(relabelled("*star", "[bracket]")).splitlines()
+    assert [line[:6] for line in lines if "star" in line or "bracket" in line][:2] == ["{}*sta", "{}[bra"]
     assert "位" in latex.to_latex(TABLE).splitlines()[2]  # What pdfLaTeX cannot set is announced.
 
 

@@ -27,7 +27,7 @@ _MORE_LETTERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line of a panel: y over x, with a band (or None), the index of a point to mark (or None), and where it failed."""
+    """A line of a panel: y over x, a band or None, the index of a point to mark or None, and x at which it failed."""
 
     label: str
     x: tuple[float, ...]
@@ -113,8 +113,10 @@ def draw_lines(axes: Any, lines: Sequence[Line], base: Line | None, *, limits: t
     """Lines in colors and markers of their own, the base in grey below them, each labelled at its right end."""
     if base is not None:
         _draw_line(axes, base, GREY, "", order=1)
-    for line, (color, marker) in zip(lines, STYLES, strict=False):
+        _draw_failed(axes, base, GREY, len(lines))
+    for rank, (line, (color, marker)) in enumerate(zip(lines, STYLES, strict=False)):
         _draw_line(axes, line, color, marker if markers else "", order=3)
+        _draw_failed(axes, line, color, rank)
     axes.set_ylim(*limits)
     axes.margins(x=0.02)
     axes.grid(alpha=0.25)
@@ -131,12 +133,16 @@ def _draw_line(axes: Any, line: Line, color: str, marker: str, *, order: int) ->
         axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.18, linewidth=0, zorder=order)
     axes.plot(line.x, line.y, color=color, marker=marker, markersize=3.5, markevery=max(1, len(line.x) // 8),
               linewidth=1.4, zorder=order)
-    if line.failed:
-        axes.plot(line.failed, [0.97] * len(line.failed), transform=axes.get_xaxis_transform(), color=color, marker="x",
-                  linestyle="", markersize=7, markeredgewidth=1.6, zorder=order + 1)
     if line.marked is not None:
         axes.plot(line.x[line.marked], line.y[line.marked], marker="o", markersize=10, markerfacecolor="none",
                   markeredgecolor=color, markeredgewidth=1.6, clip_on=False, zorder=order + 1)
+
+
+def _draw_failed(axes: Any, line: Line, color: str, rank: int) -> None:
+    """Crosses at the top, each line's at a height of its own."""
+    if line.failed:
+        axes.plot(line.failed, [0.97 - 0.06 * rank] * len(line.failed), transform=axes.get_xaxis_transform(),
+                  color=color, marker="x", linestyle="", markersize=6, markeredgewidth=1.6, zorder=4)
 
 
 def _label_ends(axes: Any, named: Sequence[tuple[Line, str]], limits: tuple[float, float]) -> None:
@@ -148,7 +154,8 @@ def _label_ends(axes: Any, named: Sequence[tuple[Line, str]], limits: tuple[floa
     for (line, color), end, place in zip(named, ends, apart(ends, 0.15 / height)):
         if line.x[-1] < right:  # A line that ends early is led to its label.
             axes.plot((line.x[-1], right), (line.y[-1],) * 2, color=color, linewidth=0.8, linestyle=":", zorder=1)
-        axes.annotate(line.label, xy=(1.0, end), xytext=(1.05, place), xycoords="axes fraction",
+        shown = line.label if line.y[-1] <= top else f"{line.label} ↑"
+        axes.annotate(shown, xy=(1.0, end), xytext=(1.05, place), xycoords="axes fraction",
                       textcoords="axes fraction", va="center", ha="left", fontsize=8, color=color,
                       annotation_clip=False, arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6,
                                                          "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)})

@@ -106,7 +106,8 @@ def _beyond(axes: Any, value: float, place: float, limits: tuple[float, float], 
         right = value > limits[1]
         axes.annotate(f"{text.signed(value, digits)} →" if right else f"← {text.signed(value, digits)}",
                       (limits[1] if right else limits[0], place), xytext=(-7 if right else 7, 0),
-                      textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7)
+                      textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
+                      zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1})
 
 
 def _limits(results: Sequence[Result], noise: float | None) -> tuple[float, float]:

@@ -19,11 +19,11 @@ _SYMBOLS = {"±": r"$\pm$", "—": "---", "–": "--", "−": "$-$", "≈": r"$\
             "✓": r"$\surd$", "✗": r"$\times$", "·": r"$\cdot$", "…": r"\dots{}", "∈": r"$\in$", "√": r"$\surd$",
             "‘": "`", "’": "'", "“": "``", "”": "''", "\u00a0": "~",
             "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "°": r"$^\circ$", "µ": r"$\mu$",
-            **{letter: f"${name}$" for letter, name in zip(
-                "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-                (rf"\{name}" for name in (
-                    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon "
-                    "phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split()))}}
+            "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\epsilon$", "ζ": r"$\zeta$",
+            "η": r"$\eta$", "θ": r"$\theta$", "κ": r"$\kappa$", "λ": r"$\lambda$", "μ": r"$\mu$", "ν": r"$\nu$",
+            "ξ": r"$\xi$", "π": r"$\pi$", "ρ": r"$\rho$", "σ": r"$\sigma$", "τ": r"$\tau$", "φ": r"$\phi$",
+            "χ": r"$\chi$", "ψ": r"$\psi$", "ω": r"$\omega$", "Γ": r"$\Gamma$", "Δ": r"$\Delta$", "Θ": r"$\Theta$",
+            "Λ": r"$\Lambda$", "Π": r"$\Pi$", "Σ": r"$\Sigma$", "Φ": r"$\Phi$", "Ψ": r"$\Psi$", "Ω": r"$\Omega$"}
 _TABLE = str.maketrans(_ESCAPES | _SYMBOLS)
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d∞])")
 

@@ -60,7 +60,7 @@ def _curve(row: TableRow, curves: Curves) -> Line | None:
 
 
 def _panels(table: Table, lines: Mapping[str, Line]) -> list[tuple[str, list[Line]]]:
-    """(title, lines) of each panel: a group, or several parts of a large one; the base alone if there is nothing else."""
+    """(title, lines) of each panel: a group, or parts of a large one; the base alone if there is nothing else."""
     members: dict[str, list[Line]] = {}
     for row in table.rows[1:]:
         if row.name in lines:
