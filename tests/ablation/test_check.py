@@ -200,9 +200,12 @@ def test_a_slip_in_row_17_is_found_and_jax_is_not_needed(tmp_path):
         "    rows = [Row(f'r{i}', {'model.width': 4 * i}) for i in range(1, 17)] + [Row('r17', {'model.wdth': 4})]\n"
         "    return Ablation('t', 's', Config(training=TrainingConfig(num_steps=2)), tuple(rows),\n"
         "                    (Metric('validation/loss', 'loss', 'lower'),))\n")
-    code = ("import sys\nfrom purelm.ablation import check, load, plan\nfrom purelm.errors import UserError\n"
+    code = ("import dataclasses, sys\nfrom purelm.ablation import check, load, plan\n"
+            "from purelm.errors import UserError\n"
             f"table = load.load_ablation({str(tmp_path / 'table.py')!r})\n"
             "try:\n    check.check(table, 'table.py')\nexcept UserError as error:\n    print(error)\n"
+            "right = dataclasses.replace(table, rows=table.rows[:16])\n"
+            "check.check(right, 'table.py')\nassert len(plan.plan_cells(right)) == 17 * 3\n"
             "assert not {'jax', 'flax', 'scipy', 'matplotlib'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -84,6 +84,16 @@ def test_cells_are_rows_times_seeds_and_a_search_comes_first():
     assert all(cell.config.optimizer.learning_rate == 3e-4 for cell in chosen)
 
 
+def test_planning_again_is_the_same_and_some_rows_are_a_part_of_all():
+    # Reddens where a fingerprint or program depends on anything but the table, such as the order of a set.
+    cells = plan_cells(whole())
+    assert plan_cells(serialize.from_json(serialize.to_json(whole()))) == cells
+    for name in ("wide", "grid", "lion"):
+        part = plan_cells(whole(), rows=[name])
+        assert part == [cell for cell in cells if cell.row.startswith(name)] and part
+    assert plan_cells(whole(), rows=["wide", "base"]) == plan_cells(whole(), rows=["base", "wide"])
+
+
 def test_rows_asked_for_by_name_and_a_grid_by_its_row():
     assert {cell.row for cell in plan_cells(whole(), rows=["base", "grid"])} == {
         "base", *(row.name for row in resolved_rows(whole()) if row.name.startswith("grid"))}
