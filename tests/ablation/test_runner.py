@@ -8,7 +8,7 @@ import pathlib
 import pytest
 from small_table import ROWS, small_table
 
-from purelm.ablation import cell_work, evaluate_cell, runner
+from purelm.ablation import cell_work, evaluate_cell, runner, worker
 from purelm.ablation.launchers import TaskFailure
 from purelm.ablation.launchers.here import HereLauncher
 from purelm.ablation.spec import Evaluation, Row, Stage
@@ -26,6 +26,7 @@ class Counted:
         self.failing = {}
         monkeypatch.setattr(launch, "launch", self.launch)
         monkeypatch.setattr(evaluate_cell, "evaluate", self.evaluate)
+        monkeypatch.setattr(worker, "forget_programs", lambda: None)
         monkeypatch.setattr(cell_work, "_model_costs", lambda folder: {"parameters": 1})
         monkeypatch.setattr(cell_work, "_seconds_per_step", lambda folder: 0.5)
 
