@@ -127,7 +127,7 @@ def test_notes_of_the_numbers(runs):
 
 
 def test_work_folders(tmp_path):
-    """Rows are found below; stages and what was replaced are none; measured costs are taken; a stage's config counts,
+    """Rows are found below; stages, searches and what was replaced are none; measured costs are taken; a stage's config counts,
     and where it lies does not."""
     for row, rate in (("base", 5e-4), ("fast", 1e-3)):
         for seed in (0, 1):
@@ -141,6 +141,7 @@ def test_work_folders(tmp_path):
                 f"{row}/{seed}", row, seed, "done", "t", costs={**dict.fromkeys(COSTS), "parameters": 77,
                                                                 "seconds_per_step": 0.5}))
     run(tmp_path / "work/replaced/base/0.1", 1.0)
+    run(tmp_path / "work/runs/base@learning_rate=0.001/1000", 1.0)
     table = table_of_runs([str(tmp_path / "work")])
     rows = rows_of(table)
     assert list(rows) == ["base", "learning_rate=0.001"] and list(rows["base"].runs) == ["0", "1"]

@@ -80,7 +80,8 @@ def table_of_runs(patterns: Sequence[str], *, base: str | None = None, metric: s
 
 
 def _folders(patterns: Sequence[str]) -> list[pathlib.Path]:
-    """Run folders that the patterns match, or that lie below what they match; stages' and replaced runs are none."""
+    """Run folders that the patterns match, or that lie below what they match; there, runs of stages, of searches, and
+    replaced ones are left out."""
     found: dict[pathlib.Path, None] = {}
     for pattern in patterns:
         matched = [pathlib.Path(path) for path in sorted(glob.glob(str(pathlib.Path(pattern).expanduser()),
@@ -102,7 +103,8 @@ def _below(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
         return []
     inside = sorted(file.parent for file in path.rglob("metrics.jsonl") if (file.parent / "config.json").is_file())
-    return [run for run in inside if not {"stages", "replaced"} & set(run.relative_to(path).parts)]
+    return [run for run in inside if not {"stages", "replaced"} & set(run.relative_to(path).parts)
+            and "@" not in run.parent.name]  # A point of a search chose its row, which its value would flatter.
 
 
 def _read(folders: Sequence[pathlib.Path]) -> tuple[list[FoundRun], list[str]]:
