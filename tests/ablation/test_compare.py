@@ -127,8 +127,8 @@ def test_notes_of_the_numbers(runs):
 
 
 def test_work_folders(tmp_path):
-    """Rows are found below; stages, searches and what was replaced are none; measured costs are taken; a stage's config counts,
-    and where it lies does not."""
+    """Rows are found below; stages, searches and what was replaced are none; measured costs are taken; a stage's config
+    counts, and where it lies does not."""
     for row, rate in (("base", 5e-4), ("fast", 1e-3)):
         for seed in (0, 1):
             folder = tmp_path / "work/runs" / row / str(seed)
