@@ -38,6 +38,7 @@ STALE = flags.DEFINE_enum("stale", "rerun", ["rerun", "keep"], "finished cells w
 TEST = flags.DEFINE_enum("test", None, ["paired_t", "dunnett"], "of differences; the table's own if not given")
 RUNS = flags.DEFINE_list("runs", None, "run folders or globs to compare, in place of a table")
 BASE = flags.DEFINE_string("base", None, "with --runs: a run of the group that others are compared with")
+METRIC = flags.DEFINE_string("metric", "validation/loss", "with --runs: the first column")
 
 
 def main() -> None:
@@ -140,8 +141,9 @@ def write(ablation) -> None:
     from purelm.ablation.report.terminal import show
 
     table = results.table_of(ablation, WORKDIR.value, command=command())
+    chosen = {row.name: row.search.chosen for row in table.rows if row.search and row.search.chosen}
     paths = write_report(table, results.curves_of(table, WORKDIR.value), WORKDIR.value,
-                         config_differences(ablation))
+                         config_differences(ablation, chosen))
     show(table)
     print("wrote " + ", ".join(str(path) for path in paths))
 
@@ -156,7 +158,7 @@ def compare_runs() -> None:
     for name, flag in (("ablation", cli.FLAGS.ablation), ("rows", ROWS.value), ("seeds", SEEDS.value)):
         if flag is not None:
             raise UserError(f"--{name} has no effect with --runs; leave it out")
-    table = compare.table_of_runs(RUNS.value, base=BASE.value)
+    table = compare.table_of_runs(RUNS.value, base=BASE.value, metric=METRIC.value, command=command())
     show(table)
     if WORKDIR.value:
         paths = write_report(table, results.curves_of(table, "."), WORKDIR.value, {})
