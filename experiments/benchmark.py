@@ -19,13 +19,14 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
   python experiments/benchmark.py --only=word_vectors --corpus=FILE    gensim beside ours
 """
 
-TABLES = ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors")
+TABLES = ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors", "together")
 ONLY = flags.DEFINE_multi_enum("only", list(TABLES), TABLES, "which tables")
 NANOGPT = flags.DEFINE_string("nanogpt", None, "a checkout of github.com/karpathy/nanoGPT, to run beside ours")
 SHAKESPEARE = flags.DEFINE_string("shakespeare", None, "tinyshakespeare's input.txt")
 SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of time_to_loss and of word_vectors", lower_bound=1)
 CORPUS = flags.DEFINE_string("corpus", None, "text of word_vectors, one document a line, or .jsonl")
 EPOCHS = flags.DEFINE_integer("epochs", 5, "of word_vectors", lower_bound=1)
+STEPS = flags.DEFINE_list("steps", ["100", "300"], "of each run of together, a row each")
 CORES = flags.DEFINE_integer("cores", 2, "CPU cores that every program may use", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the tables to")
 
@@ -36,6 +37,7 @@ TITLES = {
     "second_start": "Time to the first step, from process start",
     "accelerator": "GPT-2 124M, context 1024, bfloat16, one accelerator",
     "word_vectors": "Word vectors beside gensim: one text, size, window, negatives and epochs",
+    "together": "8 seeds of a 1M-parameter decoder, together over 8 commands one after another (wall-clock)",
 }
 
 
@@ -85,6 +87,10 @@ def measure(name: str) -> list[dict[str, object]]:
         from benchmarks import word_vectors
 
         return word_vectors.measure(CORPUS.value, max(SEEDS.value, 2), CORES.value, EPOCHS.value)
+    if name == "together":
+        from benchmarks import together
+
+        return together.measure(SHAKESPEARE.value, tuple(map(int, STEPS.value)))
     from benchmarks import accelerator
 
     rows = accelerator.measure(NANOGPT.value)

@@ -59,8 +59,8 @@ CASES = {
         {"optimizer.momentum": 0.5, "optimizer.learning_rate": 0.04, "optimizer.adam_learning_rate": 0.03,
          "optimizer.final_fraction": 0.9, "optimizer.beta1": 0.5}),
     "lion, inverse_sqrt": (
-        config_of(model=NO_BIAS, optimizer={"name": "lion", "learning_rate": 1e-3, "schedule": "inverse_sqrt", "warmup": "2",
-                             "final_fraction": 0.1}),
+        config_of(model=NO_BIAS, optimizer={"name": "lion", "learning_rate": 1e-3, "schedule": "inverse_sqrt",
+                                            "warmup": "2", "final_fraction": 0.1}),
         {"optimizer.beta1": 0.2, "optimizer.beta2": 0.5, "optimizer.learning_rate": 2e-3,
          "optimizer.final_fraction": 0.9}),
     "adabelief": (
