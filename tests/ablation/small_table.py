@@ -1,6 +1,6 @@
 """A table that takes seconds, for tests of the runner; as a program, runs it and prints the summary as JSON.
 
-usage: small_table.py FOLDER [WORKERS]     without workers, in this process
+usage: small_table.py FOLDER WORKERS ROWS     with commas between rows
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ def small_table(folder: pathlib.Path, **changes) -> Ablation:
 
 def main() -> None:
     from purelm.ablation import runner
-    from purelm.ablation.launchers.here import HereLauncher
     from purelm.ablation.launchers.processes import ProcessLauncher
 
     folder = pathlib.Path(sys.argv[1])
-    launcher = ProcessLauncher(int(sys.argv[2])) if sys.argv[2:] else HereLauncher()
-    summary = runner.run(small_table(folder), str(folder / "work"), launcher=launcher)
+    summary = runner.run(small_table(folder), str(folder / "work"), rows=sys.argv[3].split(","),
+                         launcher=ProcessLauncher(int(sys.argv[2])))
     print(json.dumps(dataclasses.asdict(summary)))
     sys.exit(128 + summary.stopped_by if summary.stopped_by else 0)
 
