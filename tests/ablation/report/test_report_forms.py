@@ -95,8 +95,15 @@ def test_markdown_shows_labels_as_they_are():
     assert {len(line) for line in tables[0]} == {9}
 
 
+def test_markdown_names_the_folders_of_runs():
+    rows = [dataclasses.replace(TABLE.rows[0], runs=runs) for runs in (
+        {"0": "runs/a/0", "1": "runs/a/1"}, {"0": "old/x", "1": "old/y"}, {})]
+    tables = rendered_tables(markdown.to_markdown(dataclasses.replace(TABLE, rows=tuple(rows))))
+    assert [line[1] for line in tables[2][1:]] == ["runs/a", "old/x, old/y", ""]
+
+
 def test_markdown_lines_begin_with_words():
-    notes = ("# no heading", "1. no list", "2) nor this", "- nor this", "+1 is a number", "= no underline", "> no quote")
+    notes = ("# no heading", "1. no list", "2) nor this", "- nor this", "+1 is a number", "= no rule", "> no quote")
     parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
     tokens = parser.parse(markdown.to_markdown(dataclasses.replace(TABLE, notes=notes, title="1. # title")))
     shown = ["".join(child.content for child in token.children) for token in tokens if token.type == "inline"]

@@ -88,6 +88,8 @@ def test_changes_and_searches():
     assert text.changes({"a.b": 1, "c": ("x", 0.5), "d": None}) == "a.b=1, c=[x, 0.5], d=None"
     search = Search((({"lr": 0.1}, 2.0), ({"lr": 0.2}, None)), {"lr": 0.1}, True, 0.25)
     assert text.search_lines(search, 2) == [("lr=0.1", "2.00", "chosen, at the edge"), ("lr=0.2", "failed", "")]
+    searching = dataclasses.replace(search, chosen=None)
+    assert [line[1:] for line in text.search_lines(searching, 2)] == [("2.00", ""), ("—", "")]
     assert "0.25 worse than the best" in text.sensitivity(search, dataclasses.replace(LOSS, digits=2))
 
 

@@ -109,14 +109,14 @@ def panel_grid(drawn: Any, count: int, columns: int) -> list[Any]:
 
 
 def draw_lines(axes: Any, lines: Sequence[Line], base: Line | None, *, limits: tuple[float, float],
-               markers: bool = True) -> None:
-    """Lines in colors and markers of their own, the base in grey below them, each labelled at its right end."""
+               markers: bool = True, failing: int = 0) -> None:
+    """Lines in colors and markers of their own, the base in grey below them, each labelled at its right end; above
+    them a strip with room for so many `failing` lines' crosses."""
     if base is not None:
         _draw_line(axes, base, GREY, "", order=1)
-        _draw_failed(axes, base, GREY, len(lines))
-    for rank, (line, (color, marker)) in enumerate(zip(lines, STYLES, strict=False)):
+    for line, (color, marker) in zip(lines, STYLES, strict=False):
         _draw_line(axes, line, color, marker if markers else "", order=3)
-        _draw_failed(axes, line, color, rank)
+    limits = _draw_failed(axes, [] if base is None else [base], lines, limits, failing)
     axes.set_ylim(*limits)
     axes.margins(x=0.02)
     axes.grid(alpha=0.25)
@@ -138,11 +138,19 @@ def _draw_line(axes: Any, line: Line, color: str, marker: str, *, order: int) ->
                   markeredgecolor=color, markeredgewidth=1.6, clip_on=False, zorder=order + 1)
 
 
-def _draw_failed(axes: Any, line: Line, color: str, rank: int) -> None:
-    """Crosses at the top, each line's at a height of its own."""
-    if line.failed:
-        axes.plot(line.failed, [0.97 - 0.06 * rank] * len(line.failed), transform=axes.get_xaxis_transform(),
-                  color=color, marker="x", linestyle="", markersize=6, markeredgewidth=1.6, zorder=4)
+def _draw_failed(axes: Any, base: Sequence[Line], lines: Sequence[Line], limits: tuple[float, float],
+                 room: int) -> tuple[float, float]:
+    """Crosses in a strip above the values, each line's at a height of its own. Returns the limits with the strip."""
+    bottom, top = limits
+    if not room:
+        return limits
+    apart_by = 0.07 * (top - bottom)
+    axes.axhspan(top, top + apart_by * (room + 0.5), color="#000000", alpha=0.05, linewidth=0)
+    colored = [(line, GREY) for line in base] + [(line, color) for line, (color, _) in zip(lines, STYLES, strict=False)]
+    for rank, (line, color) in enumerate((line, color) for line, color in colored if line.failed):
+        axes.plot(line.failed, [top + apart_by * (rank + 0.75)] * len(line.failed), color=color, marker="x",
+                  linestyle="", markersize=6, markeredgewidth=1.6, zorder=4)
+    return bottom, top + apart_by * (room + 0.5)
 
 
 def _label_ends(axes: Any, named: Sequence[tuple[Line, str]], limits: tuple[float, float]) -> None:

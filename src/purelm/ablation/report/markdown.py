@@ -85,7 +85,7 @@ def _changes(table: Table) -> str:
     lines = []
     for row in table.rows:
         what = ", ".join(_code(f"{path}={value}") for path, value in text.change_items(row.changes))
-        lines.append([escape(text.label(row)), _code(f"runs/{row.name}"), what,
+        lines.append([escape(text.label(row)), ", ".join(_code(folder) for folder in text.folders(row)), what,
                       "; ".join(escape(note) for note in text.notes(row))])
     return _table(["row", "runs", "changes", "notes"], lines)
 

@@ -106,13 +106,16 @@ def draw_search(table: Table, path: pathlib.Path) -> bool:
     if sum(len(members) for _, members in panels) <= drawing.LINES_A_PANEL:
         panels = [("", [line for _, members in panels for line in members])]
     columns = min(len(panels), 2)
+    base = lines.get(table.rows[0].name)
+    failing = max(sum(bool(line.failed) for line in (*members, *([] if base is None else [base])))
+                  for _, members in panels)
     limits = _search_limits(list(lines.values()), metric.direction)
     with drawing.figure(5.6 * columns + 0.4, 3.4 * -(-len(panels) // columns) + 0.7, path) as figure:
         figure.suptitle(drawing.plain(table.title, 100))
         for axes, (group, members) in zip(drawing.panel_grid(figure, len(panels), columns), panels):
             axes.set_title(drawing.plain(group, 50), loc="left")
             _search_axis(axes, list(lines.values()))
-            drawing.draw_lines(axes, members, lines.get(table.rows[0].name), limits=limits)
+            drawing.draw_lines(axes, members, base, limits=limits, failing=failing)
         figure.supxlabel(f"{field} (○ chosen, × failed)", fontsize=9)
         figure.supylabel(text.heading(metric), fontsize=9)
     return True
@@ -135,7 +138,9 @@ def _search_line(row: TableRow, search: Search, field: str, direction: str) -> L
     for changes, value in search.points:
         if field in changes and value is not None and math.isfinite(value):
             best[float(changes[field])] = better(value, best.get(float(changes[field]), value))
-    failed = {float(changes[field]) for changes, _ in search.points if field in changes} - set(best)
+    # Before a choice was made, what has no value may be on its way.
+    failed = set() if search.chosen is None else {
+        float(changes[field]) for changes, _ in search.points if field in changes} - set(best)
     x = tuple(sorted(best))
     chosen = None if search.chosen is None or field not in search.chosen else float(search.chosen[field])
     return Line(drawing.label(row), x, tuple(best[each] for each in x),

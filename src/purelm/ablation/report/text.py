@@ -22,9 +22,6 @@ COSTS = {"parameters": "parameters", "flops_per_token": "FLOPs/token", "seconds_
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-# Values and differences
-
-
 def number(value: float | None, digits: int) -> str:
     """ "4.92"; never "-0.00"."""
     if value is None:
@@ -97,9 +94,6 @@ def heading(metric: Metric) -> str:
     return f"{metric.label} {ARROWS[metric.direction]}"
 
 
-# Costs
-
-
 def quantity(value: float) -> str:
     """ "1.95 M", "213 k", "11.7 G": three digits."""
     for size, unit in _UNITS:
@@ -144,9 +138,6 @@ def costs(of: Costs, names: Sequence[str]) -> list[str]:
     return [cost(name, getattr(of, name)) for name in names]
 
 
-# Rows
-
-
 def label(row: TableRow) -> str:
     return row.label or row.name
 
@@ -159,6 +150,14 @@ def groups(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:
             parts.append((row.group, []))
         parts[-1][1].append(row)
     return parts
+
+
+def folders(row: TableRow) -> list[str]:
+    """Where the row's runs lie: their common folder, where each is named by its seed in it; else each of them."""
+    found = [folder.rpartition("/") for folder in row.runs.values()]
+    if len({parent for parent, _, _ in found}) == 1 and [name for _, _, name in found] == list(row.runs):
+        return [found[0][0]]
+    return list(row.runs.values())
 
 
 def change_items(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -187,13 +186,15 @@ def notes(row: TableRow) -> list[str]:
 
 
 def search_lines(search: Search, digits: int) -> list[tuple[str, str, str]]:
-    """(changes, value, mark) of each point, "chosen" and whether at the edge of what was searched."""
+    """(changes, value, mark) of each point, "chosen" and whether at the edge of what was searched. A point without a
+    value has failed if a choice was made without it; before, it may be on its way."""
+    absent = MISSING if search.chosen is None else "failed"
     lines = []
     for point, value in search.points:
         mark = ""
         if search.chosen is not None and dict(point) == dict(search.chosen):
             mark = "chosen, at the edge" if search.at_edge else "chosen"
-        lines.append((changes(point), "failed" if value is None else number(value, digits), mark))
+        lines.append((changes(point), absent if value is None else number(value, digits), mark))
     return lines
 
 
