@@ -69,7 +69,7 @@ def ablation_from_flags():
     """The table of --ablation with its base changed by --config.*, or else the one that the work folder holds."""
     import dataclasses
 
-    from purelm.ablation import check, load, serialize
+    from purelm.ablation import check, load, rows, serialize
 
     where = cli.FLAGS.ablation
     if where is not None:
@@ -82,6 +82,7 @@ def ablation_from_flags():
     if TEST.value is not None:
         ablation = dataclasses.replace(ablation, test=TEST.value)
     check.check(ablation, where)
+    rows.row_names(ablation, ROWS.value)
     return ablation
 
 

@@ -47,5 +47,6 @@ def get_ablation() -> Ablation:
               Row("post_cold", {"optimizer.warmup": "0", place: "post"}, "post, LayerNorm", "no warm-up")),
         metrics=(Metric(LOSS, "loss (nats a character)", "lower", 4),),
         seeds=3,
+        test="dunnett",
         compute="Characters of Shakespeare, 3 layers x 96, 1,200 steps of 16 x 64 at one learning rate for all rows: a "
                 "row that would want another rate is judged at this one.")

@@ -50,5 +50,6 @@ def get_ablation() -> Ablation:
         search={RATE: (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)},
         expected_order=("muon", "base", "sgd"),
         seeds=3,
+        test="dunnett",
         compute="Characters of Shakespeare, 3 layers x 96, 600 steps of 16 x 64, one course of the rate (cosine to "
                 "zero) for all; the other numbers of each rule are its usual ones and were not searched.")

@@ -50,6 +50,7 @@ def get_ablation() -> Ablation:
                      Evaluation("four_times", changes={"model.context_length": 4 * TRAINED})),
         expected_order=("alibi", "t5", "rope", "base"),
         seeds=3,
+        test="dunnett",
         compute="Characters of Shakespeare, 3 layers x 96, trained on 1,200 x 16 windows of 64, each length tested on "
                 "windows of its own that do not overlap. A window of 64 characters is a dozen words: what is learned "
                 "of distance here is short.")
