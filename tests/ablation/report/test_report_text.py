@@ -16,6 +16,7 @@ A_RESULT = dataclasses.replace(NO_RESULT, values={"0": 5.2, "1": 5.3, "2": 5.28}
 
 def test_a_measured_row_reads_as_in_a_paper():
     assert text.measured(A_RESULT, 2) == "5.26 ± 0.05 (3)"
+    assert text.measured(dataclasses.replace(A_RESULT, spread=0.0042), 2) == "5.26 ± 0.004 (3)"  # Not "± 0.00".
     assert text.difference(A_RESULT, 2) == "+0.31 [0.20, 0.42]"
     assert text.p_value(A_RESULT, "paired_t") == "p 0.004 (Holm 0.042)"
     assert text.p_value(A_RESULT, "dunnett") == "p 0.004 (Dunnett 0.042)"
@@ -111,6 +112,12 @@ def test_a_fit_in_sentences():
     assert "E = 1.7 [1.53, 1.87]" in law and "24 cells" in law and "a_compute" not in law
     assert "0.51 [0.459, 0.561]" in compute
     assert text.fit(None) == []
+
+
+def test_how_it_was_made():
+    said = text.made({"commits": ("c" * 40,), "versions": {"jax": "0.10"}, "seconds": 60.0, "command": None, "date": "d",
+                      "devices": ()})
+    assert said == [("commits", "c" * 10), ("versions", "jax 0.10"), ("time of all cells", "1 min 00 s"), ("date", "d")]
 
 
 def test_the_test_is_named():

@@ -44,7 +44,7 @@ def measured(result: Result, digits: int) -> str:
     """ "4.92 ± 0.03 (3)": mean, standard deviation and number of seeds; "4.92 (1)" of one seed."""
     if result.mean is None:
         return MISSING
-    spread = "" if result.spread is None else f" ± {number(result.spread, digits)}"
+    spread = "" if result.spread is None else f" ± {_above_zero(result.spread, digits)}"
     return f"{number(result.mean, digits)}{spread} ({len(result.values)})"
 
 
@@ -267,7 +267,7 @@ def made(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif isinstance(value, Mapping):
             lines.append((name, ", ".join(f"{key} {part}" for key, part in value.items())))
         elif isinstance(value, (list, tuple)):
-            lines.append((name, ", ".join(str(part) for part in value)))
+            lines.append((name, ", ".join(str(part)[:10] if name == "commits" else str(part) for part in value)))
         else:
             lines.append((name, str(value)))
     return lines
