@@ -115,8 +115,8 @@ def test_a_fit_in_sentences():
 
 
 def test_how_it_was_made():
-    said = text.made({"commits": ("c" * 40,), "versions": {"jax": "0.10"}, "seconds": 60.0, "command": None, "date": "d",
-                      "devices": ()})
+    said = text.made({"commits": ("c" * 40,), "versions": {"jax": "0.10"}, "seconds": 60.0, "command": None,
+                      "date": "d", "devices": ()})
     assert said == [("commits", "c" * 10), ("versions", "jax 0.10"), ("time of all cells", "1 min 00 s"), ("date", "d")]
 
 
