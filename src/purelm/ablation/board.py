@@ -120,8 +120,10 @@ class Board:
     def state(self, key: str) -> CellState:
         """How a cell stands, with the step and the loss of one that is being trained."""
         record = self.records[key]
-        if record is None or record == self.begun_before[key] and record.state == "running":
-            return CellState("waiting", "" if record is None else "begun")
+        if record is None:
+            return CellState("waiting", "waiting")
+        if record == self.begun_before[key] and record.state in ("running", "trained"):
+            return CellState("waiting", "begun" if record.state == "running" else "trained")
         if record.state == "failed":
             return CellState("failed", "failed")
         if record.state == "done":

@@ -9,7 +9,10 @@ import sys
 
 from purelm.errors import UserError
 
-_ASK = "import jax; print(jax.default_backend(), jax.local_device_count())"
+# The cores of a TPU chip, which have the same coordinates, count as one.
+_ASK = """import jax
+print(jax.default_backend(), len({tuple(getattr(device, "coords", None) or [device.id])
+                                  for device in jax.local_devices()}))"""
 
 
 def local_devices() -> tuple[str, int]:
