@@ -142,11 +142,12 @@ def test_search(folder):
     assert [value for _, value in found.search.points] == [5.0, 4.8, None]
     assert found.search.chosen == {"optimizer.learning_rate": 3e-3} and not found.search.at_edge
     assert found.search.sensitivity == pytest.approx((0.2 + 0 + 0.2) / 3)
-    assert found.notes == ("search: searched@learning_rate=0.01/1000 failed: the loss is NaN at step 3",)
+    assert found.notes == ("compared with worse",
+                           "search: searched@learning_rate=0.01/1000 failed: the loss is NaN at step 3")
     search_cells(folder, {"0.01": 4.1})
     found = row_of(results.table_of(ablation(), str(folder)), "searched")
     assert found.search.at_edge and "optimizer.learning_rate=0.01, is at its edge" in " ".join(found.notes)
-    assert "trained by another config" in found.notes[0]  # With the rate chosen before.
+    assert "trained by another config" in found.notes[1]  # With the rate chosen before.
     write(folder, "searched@learning_rate=0.01/1000", "running")
     found = row_of(results.table_of(ablation(), str(folder)), "searched")
     assert found.search.chosen is None and found.search.sensitivity is None

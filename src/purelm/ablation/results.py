@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from purelm.ablation import agreement, provenance, scaling
 from purelm.ablation.comparisons import Rules, noise_of, notes_of_rules, results_of
 from purelm.ablation.search_results import search_of
-from purelm.ablation.spec import Ablation
+from purelm.ablation.spec import BASE, Ablation
 from purelm.ablation.store import CellRecord, read_record
 from purelm.ablation.table import Costs, Result, Table, TableRow
 
@@ -49,7 +49,8 @@ def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) ->
         {seed: "missing" if record is None else _STATES[record.state] for seed, record in records[row.name].items()},
         {seed: f"runs/{row.name}/{seed}" for seed, record in records[row.name].items() if record is not None},
         searches[row.name][0] if row.name in searches else None,
-        (*_notes_of_cells(ablation, records[row.name], planned),
+        (*([] if row.compare_to == BASE else [f"compared with {row.compare_to}"]),
+         *_notes_of_cells(ablation, records[row.name], planned),
          *(searches[row.name][2] if row.name in searches else ()), *notes[row.name]),
     ) for row in rows)
     everything = {f"{row}/{seed}": record for row, of_row in records.items() for seed, record in of_row.items()}
