@@ -83,6 +83,7 @@ def test_quickstart(kernel_folder):
     assert (kernel_folder / "run" / "curves.png").is_file()
 
 
+@pytest.mark.slow
 def test_ablation(kernel_folder):
     """Reddens where a seed more reruns what is done."""
     found = run("ablation", kernel_folder, "{'done': summary.done, 'verdicts': verdicts, 'refused': refused, "
@@ -101,16 +102,22 @@ def test_a_notebook_is_stored_without_outputs(name):
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-@pytest.mark.parametrize(("environment", "files", "nvidia", "extra"), [
-    ({}, [], False, ""),
-    ({"COLAB_GPU": "1"}, [], True, "cuda"),
-    ({"TPU_ACCELERATOR_TYPE": "v5litepod-1"}, [], False, "tpu"),
-    ({"COLAB_TPU_ADDR": "10.0.0.2:8470"}, [], False, "tpu"),
-    ({}, ["/dev/accel0"], False, "tpu")])
-def test_the_first_cell_knows_the_machine(name, environment, files, nvidia, extra):
-    namespace = first_cell(name)
-    assert namespace["extra_for"](environment, files, nvidia) == extra
-    assert namespace["has_nvidia"]() in (True, False)
+@pytest.mark.parametrize(("environment", "files", "driver", "has_cuda12", "extra"), [
+    ({}, [], 0, False, ""),
+    ({"COLAB_GPU": "1"}, [], 580, False, "cuda"),
+    ({"COLAB_GPU": "1"}, [], 550, False, "cuda12"),
+    ({"COLAB_GPU": "1"}, [], 590, True, "cuda12"),
+    ({"TPU_ACCELERATOR_TYPE": "v5litepod-1"}, [], 0, False, "tpu"),
+    ({"COLAB_TPU_ADDR": "10.0.0.2:8470"}, [], 0, False, "tpu"),
+    ({}, ["/dev/accel0"], 0, False, "tpu")])
+def test_the_first_cell_knows_the_machine(name, environment, files, driver, has_cuda12, extra):
+    assert first_cell(name)["extra_for"](environment, files, driver, has_cuda12) == extra
+
+
+@pytest.mark.parametrize(("code", "said", "driver"), [(0, "550.54.15\n", 550), (9, "no devices were found", 0)])
+def test_the_first_cell_asks_the_driver(monkeypatch, code, said, driver):
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code, said))
+    assert first_cell("quickstart")["nvidia_driver"]() == driver
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -123,6 +130,7 @@ def test_the_first_cell_installs_the_folder_it_is_in(name, tmp_path, monkeypatch
     namespace["install"]()
     assert not commands
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    namespace["nvidia_driver"] = lambda: 0
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError, match="set REPOSITORY above"):
         namespace["install"]()

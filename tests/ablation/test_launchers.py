@@ -245,6 +245,7 @@ def test_each_array_task_does_its_cells(tmp_path, monkeypatch):
     assert (workdir / "logs").is_dir()
 
 
+@pytest.mark.slow
 def test_an_array_task_trains_and_another_call_goes_on(tmp_path, capfd):
     workdir = planned(tmp_path, "a table")
     assert SlurmLauncher().run(workdir, [["base/0"], ["faster/1"]], together=False, on_change=nothing) == []

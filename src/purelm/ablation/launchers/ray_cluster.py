@@ -26,6 +26,7 @@ from purelm.ablation.launchers.ray_nodes import alive_nodes, check_nodes, connec
 from purelm.ablation.launchers.ray_resources import Resources, share_out
 from purelm.ablation.worker import Stopped, run_cells
 from purelm.errors import UserError
+from purelm.runtime import keep_memory
 
 _TICK_SECONDS = 1.0
 _SECONDS_TO_SAVE = 120.0
@@ -197,6 +198,8 @@ class _Work:
 def do_task(workdir: str, keys: Sequence[str], together: bool, folder: str) -> str | None:
     """What a worker does: a task, in the folder that relative paths start from. Returns why it could not, or None."""
     os.chdir(folder)
+    if "jax" not in sys.modules:  # The process's first task: JAX's threads are still to come.
+        keep_memory()
     with _output_to(pathlib.Path(workdir) / "logs" / f"ray-{socket.gethostname()}-{os.getpid()}.log"):
         try:
             run_cells(workdir, keys, together=together, quiet=False)
