@@ -18,7 +18,7 @@ from purelm.training.launch import start_lines
 from purelm.training.parallel import make_engine
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / "configs").rglob("*.py"))
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.parent.name != "ablations")
 SIZES = {"gpt2": ["124m", "355m", "774m", "1.5b"], "llama": ["tiny", "160m", "1b", "8b"]}
 NUM_CLASSES = 3
 
