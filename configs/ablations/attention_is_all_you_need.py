@@ -66,8 +66,8 @@ WHERE = {"small": "N = 3, d_model = 64, Multi30k for 1.8 epochs", "gpu": "N = 6,
 
 
 def of_width(size: Size, width: int) -> dict[str, float]:
-    """What follows from the width: the peak rate; the scale of embeddings, which are then multiplied by its root, and of
-    matrices (LeCun's)."""
+    """What follows from the width: the peak rate, and the scale of matrices (LeCun's) and of embeddings, which the model
+    multiplies by the root of the width."""
     return {"model.initialization_stddev": round(width ** -0.5, 5),
             "optimizer.learning_rate": round(size.rate_factor * (width * size.warmup) ** -0.5, 6)}
 
