@@ -14,8 +14,8 @@ last matrix of each sublayer starts smaller by sqrt(2 N), without which so short
 (perplexity 44 in place of 32 after 1,000 steps, at nearly the same rate); d_v shrinks with d_k in (B), one size here;
 BLEU is sacreBLEU's, of greedy answers (beam 4 there); big trains 1.5 times as long as the base (3 times there).
 
-What the scale cannot show: the training set is seen 1.5 times, so that nothing overfits and rows (D) without dropout gain
-where the paper's lose; big has no time to make use of its size. BLEU is far below that of a finished model (39.7,
+What the scale cannot show: the training set is seen 1.5 times, so that nothing overfits and rows (D) without dropout
+gain where the paper's lose; big has no time to make use of its size. BLEU is far below that of a finished model (39.7,
 configs/translation/transformer.py, 15 epochs).
 
 Sizes (the argument after the colon):
@@ -66,8 +66,8 @@ WHERE = {"small": "N = 3, d_model = 64, Multi30k for 1.5 epochs", "gpu": "N = 6,
 
 
 def of_width(size: Size, width: int) -> dict[str, float]:
-    """What follows from the width: the peak rate, and the scale of matrices (LeCun's) and of embeddings, which the model
-    multiplies by the root of the width."""
+    """What follows from the width: the peak rate, and the scale of matrices (LeCun's) and of embeddings, which the
+    model multiplies by the root of the width."""
     return {"model.initialization_stddev": round(width ** -0.5, 5),
             "optimizer.learning_rate": round(size.rate_factor * (width * size.warmup) ** -0.5, 6)}
 
