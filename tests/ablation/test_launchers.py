@@ -157,6 +157,18 @@ def test_ctrl_c_and_a_killed_worker_cost_nothing(launcher, tmp_path):
     assert losses(there) == pytest.approx(losses(here), rel=1e-5)
 
 
+@pytest.mark.parametrize(("address", "message"), [
+    ("127.0.0.1:1", r"--address=127\.0\.0\.1:1: nothing answers there"),
+    ("here", "--address=here: wants host:port")])
+def test_an_address_without_a_cluster_is_refused_at_once(address, message, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from purelm.ablation.launchers.ray_nodes import connect
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # The tests above may have left it connected.
+    with pytest.raises(UserError, match=message):
+        connect(address)
+
+
 def test_what_a_node_lacks_is_said():
     from purelm.ablation.launchers.ray_nodes import look, problem_of
 

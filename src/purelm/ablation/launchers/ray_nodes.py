@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from purelm.ablation.launchers.ray_resources import Resources
 from purelm.errors import UserError
 
 _SECONDS_TO_ANSWER = 180.0
+_SECONDS_TO_CONNECT = 20.0
 _SOURCE = str(pathlib.Path(purelm.__file__).parents[1])  # Where this process has purelm from, however that came about.
 # Settings of this process that its workers are to have too.
 _PASSED_ON = ("JAX_", "XLA_", "LIBTPU_", "PURELM_", "HF_", "TOKENIZERS_", "TFDS_")
@@ -47,6 +49,7 @@ def connect(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     where = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(where)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     here = {"include_dashboard": False} if where == "local" else {}
     with _handlers_kept():
@@ -56,6 +59,21 @@ def connect(address: str | None) -> bool:
             raise UserError(f"--address={where}: no Ray cluster of this version answers there ({one_line(error)}); "
                             "`ray start --head` on its first node prints the address") from error
     return True
+
+
+def _check_reachable(where: str) -> None:
+    """Ray would try for two minutes."""
+    host, _, port = where.rpartition(":")
+    if not port.isdecimal() or not host:
+        if where not in ("auto", "local"):
+            raise UserError(f"--address={where}: wants host:port of a Ray cluster's head, such as 10.0.0.1:6379, or "
+                            "auto")
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address={where}: nothing answers there ({error}); `ray start --head` on the cluster's "
+                        "first node prints its address") from error
 
 
 @contextlib.contextmanager
