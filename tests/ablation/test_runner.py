@@ -1,6 +1,7 @@
 """What the runner runs, and what it leaves alone. Trainings are counted rather than done."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from purelm.ablation.launchers import TaskFailure
 from purelm.ablation.launchers.here import HereLauncher
 from purelm.ablation.spec import Evaluation, Row, Stage
 from purelm.ablation.store import held, read_record
+from purelm.config import to_json
 from purelm.errors import UserError
 from purelm.training import launch, together
 from purelm.training.loop import Outcome
@@ -27,7 +29,7 @@ class Counted:
         monkeypatch.setattr(launch, "launch", self.launch)
         monkeypatch.setattr(evaluate_cell, "evaluate", self.evaluate)
         monkeypatch.setattr(worker, "forget_programs", lambda: None)
-        monkeypatch.setattr(cell_work, "_model_costs", lambda folder: {"parameters": 1})
+        monkeypatch.setattr(cell_work, "model_costs", lambda folder: {"parameters": 1})
         monkeypatch.setattr(cell_work, "_seconds_per_step", lambda folder: 0.5)
 
     def launch(self, config, workdir, *, quiet, devices):
@@ -169,6 +171,32 @@ def test_stages_follow_each_other_from_folder_to_folder(go, counted, tmp_path):
     assert trained == ["base/0/stages/pretrain", "base/0", "wide/0/stages/pretrain", "wide/0"]
     assert evaluated == ["base/0", "wide/0"]
     assert counted.from_runs[:2] == [None, str(tmp_path / "work" / "runs" / "base" / "0" / "stages" / "pretrain")]
+
+
+def test_a_stage_that_was_begun_goes_on_though_the_folder_is_given_by_another_path(go, counted, tmp_path, monkeypatch):
+    """Reddens where init_from follows the path: training refuses to resume a run with another config."""
+    stages = (Stage("pretrain"), Stage("tune", {"training.num_steps": 3}))
+    counted.failing = {str(pathlib.Path("base", "0")): UserError("cut off")}
+    go({"stages": stages, "rows": ROWS[:1], "seeds": 1}, rows=["base"])
+    begun = tmp_path / "work" / "runs" / "base" / "0"
+    before = dataclasses.replace(small_table(tmp_path).base, init_from="elsewhere/work/runs/base/0/stages/pretrain")
+    (begun / "config.json").write_text(to_json(before))
+    counted.failing, counted.from_runs = {}, []
+    go({"stages": stages, "rows": ROWS[:1], "seeds": 1}, rows=["base"])
+    assert counted.from_runs == [None, str(begun / "stages" / "pretrain")]  # No checkpoint: it begins here.
+    (begun / "checkpoints" / "2").mkdir(parents=True)
+    (begun / "cell.json").write_text((begun / "cell.json").read_text().replace('"done"', '"running"'))
+    counted.from_runs = []
+    go({"stages": stages, "rows": ROWS[:1], "seeds": 1}, rows=["base"])
+    assert counted.from_runs == [None, before.init_from]
+
+
+def test_a_log_that_cannot_be_written_is_one_line(go, counted, tmp_path):
+    counted.failing = {"base": UserError("no such file")}
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "logs").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"base.0.log: cannot be written .*base/0 failed: no such file"):
+        go()
 
 
 class Dying(HereLauncher):

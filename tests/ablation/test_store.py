@@ -69,6 +69,13 @@ def test_what_is_set_aside_keeps_all_that_was_set_aside_before(tmp_path):
     assert kept == [1, 2] and read_record(str(tmp_path), "A1/0") is None
 
 
+def test_what_cannot_be_set_aside_is_one_line(tmp_path):
+    write_record(str(tmp_path), RECORD)
+    (tmp_path / "replaced").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"runs/A1/0: cannot be moved to .*replaced/A1/0.1"):
+        set_aside(str(tmp_path), "A1/0")
+
+
 def test_a_folder_is_held_by_one(tmp_path):
     with held(str(tmp_path)):
         with pytest.raises(UserError, match="another ablation is running there"), held(str(tmp_path)):

@@ -95,11 +95,14 @@ class Work:
     def log(self, cell: Cell, line: str) -> None:
         """Adds a line to the cell's log, and the traceback of the exception that is being handled, if one is."""
         log = pathlib.Path(self.workdir) / "logs" / f"{cell.key.replace('/', '.')}.log"
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{_now()} {line}\n")
-            if sys.exception() is not None:
-                traceback.print_exc(file=file)
+        try:
+            log.parent.mkdir(exist_ok=True)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"{_now()} {line}\n")
+                if sys.exception() is not None:
+                    traceback.print_exc(file=file)
+        except OSError as error:
+            raise UserError(f"{log}: cannot be written ({error.strerror}), where {cell.key} failed: {line}") from error
 
     def record(self, cell: Cell) -> CellRecord:
         """The record as it is, or a new one."""
@@ -114,10 +117,13 @@ class Work:
 
     def stage_configs(self, cell: Cell) -> list[tuple[Config, str]]:
         """(config, run folder) of each stage; those after the first start from the one before."""
-        folders = [str(stage_folder(self.workdir, cell, number)) for number in range(len(cell.stages))]
-        configs = [config for _, config in cell.stages]
-        return [(config if number == 0 else dataclasses.replace(config, init_from=folders[number - 1]), folder)
-                for number, (config, folder) in enumerate(zip(configs, folders))]
+        found: list[tuple[Config, str]] = []
+        for number, (_, config) in enumerate(cell.stages):
+            folder = stage_folder(self.workdir, cell, number)
+            if number:
+                config = dataclasses.replace(config, init_from=_begun_from(folder) or found[-1][1])
+            found.append((config, str(folder)))
+        return found
 
     def train(self, cell: Cell) -> None:
         """All stages of one cell, from where each stands."""
@@ -183,7 +189,7 @@ class Work:
                 together: int) -> None:
         """Records that the training is done, and what it cost."""
         record, folder = self.add_seconds(cell, seconds), run_folder(self.workdir, cell.key)
-        costs = {**record.costs, **_model_costs(folder),  # A start that finds nothing left to do measures nothing.
+        costs = {**record.costs, **model_costs(folder),  # A start that finds nothing left to do measures nothing.
                  "memory_bytes": memory_bytes or record.costs["memory_bytes"],
                  "seconds_per_step": seconds_per_step or _seconds_per_step(folder)}
         start = json.loads((folder / "run.json").read_text(encoding="utf-8"))["starts"][-1]
@@ -205,7 +211,19 @@ class Work:
             unavailable=unavailable, costs=costs, error=None, finished=_now()))
 
 
-def _model_costs(folder: pathlib.Path) -> dict[str, int | None]:
+def _begun_from(folder: pathlib.Path) -> str | None:
+    """What a stage that was begun has as its init_from, or None where it was not. Nothing is read from there anymore,
+    and the work folder may have been moved since, or be given by another path."""
+    from purelm.config import load_json
+    from purelm.training.manifests import step_folders
+
+    if not step_folders(folder / "checkpoints") or not (folder / "config.json").is_file():
+        return None
+    return load_json(folder / "config.json").init_from
+
+
+def model_costs(folder: pathlib.Path) -> dict[str, int | None]:
+    """The costs that a run's config.json tells."""
     from purelm.config import load_json
     from purelm.models.counting import cache_bytes, count_parameters, flops_per_token
     from purelm.training.state import params_shapes

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from purelm.ablation import provenance
+from purelm.ablation.cell_work import model_costs
 from purelm.ablation.comparisons import Rules, noise_of, results_of
 from purelm.ablation.found_runs import FoundRun, comparable, read_run
 from purelm.ablation.results import costs_of
@@ -220,20 +221,9 @@ def _costs(group: _Group) -> Costs:
     if costs.parameters is not None:
         return costs
     try:
-        return dataclasses.replace(costs, **_counted(next(iter(group.runs.values())).folder))
+        return dataclasses.replace(costs, **model_costs(next(iter(group.runs.values())).folder))
     except (UserError, TypeError, ValueError):  # A config that today's code takes no more.
         return costs
-
-
-def _counted(folder: pathlib.Path) -> dict[str, int]:
-    from purelm.config import load_json
-    from purelm.models.counting import cache_bytes, count_parameters, flops_per_token
-    from purelm.training.state import params_shapes
-
-    config = load_json(folder / "config.json")
-    return {"parameters": count_parameters(params_shapes(config)),
-            "flops_per_token": flops_per_token(config.model, config.model.context_length),
-            "cache_bytes_per_token": cache_bytes(config.model, 1, 1)}
 
 
 def _notes(group: _Group, first: _Group) -> list[str]:

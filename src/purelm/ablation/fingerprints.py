@@ -22,12 +22,12 @@ TRAINING_ROOMS = ("config", "data", "models", "tasks", "training")
 EVALUATION_ROOMS = (*TRAINING_ROOMS, "inference", "evaluation")
 # Where things lie, what is shown, and how the same numbers are computed. data.path is not here: another path is other
 # data, as far as a plan can know.
-_WITHOUT_EFFECT = frozenset({
+WITHOUT_EFFECT = frozenset({
     "data.cache_dir", "data.tfds_dir", "model.attention_implementation", "model.remat", "model.scan_layers",
     "training.log_every", "training.checkpoint_every", "training.keep_last", "training.loss_chunk",
     "parallel.engine", "parallel.data", "parallel.fsdp", "parallel.tensor"})
 # With these the best checkpoint is another; the latest is not.
-_OF_THE_BEST = frozenset({"training.evaluate_every", "training.evaluate_batches", "training.keep_best"})
+OF_THE_BEST = frozenset({"training.evaluate_every", "training.evaluate_batches", "training.keep_best"})
 # How answers are written, and by what they are judged: read after training alone.
 _OF_ANSWERS = ("decoding.", "task.metrics", "task.bleu_tokenizer", "task.longest_answer")
 
@@ -61,7 +61,7 @@ def training_fingerprint(stages: Sequence[tuple[str, Config]], *, best: bool) ->
       stages: (name, config), the seed included.
       best: whether a checkpoint is chosen by validation loss.
     """
-    without = _WITHOUT_EFFECT if best else _WITHOUT_EFFECT | _OF_THE_BEST
+    without = WITHOUT_EFFECT if best else WITHOUT_EFFECT | OF_THE_BEST
     configs = [(name, {path: value for path, value in flatten(canonical(config)).items()
                        if path not in without and not path.startswith(_OF_ANSWERS)}) for name, config in stages]
     return _hash([configs, code_fingerprint(TRAINING_ROOMS)])

@@ -9,15 +9,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from purelm.ablation.fingerprints import OF_THE_BEST, WITHOUT_EFFECT
 from purelm.ablation.provenance import last_start
 from purelm.errors import UserError
 
-# What cannot change the result, and where the data lie: what they are, the fingerprint in run.json says.
-_WITHOUT_EFFECT = frozenset({
-    "seed", "data.cache_dir", "data.path", "data.tfds_dir", "model.attention_implementation", "model.remat",
-    "model.scan_layers", "training.checkpoint_every", "training.evaluate_every", "training.evaluate_batches",
-    "training.keep_best", "training.keep_last", "training.log_every", "training.loss_chunk", "parallel.engine",
-    "parallel.data", "parallel.fsdp", "parallel.tensor"})
+# What does not tell two systems apart. Where the data lie is no part of it: what they are, run.json's fingerprint says.
+_NO_FIELDS = WITHOUT_EFFECT | OF_THE_BEST | {"seed", "data.path"}
 # Numbers of evaluation.json that measure the data or the machine, not the model.
 _NO_METRICS = frozenset({
     "step", "tokens", "bytes", "documents", "examples", "words", "problems", "samples", "seconds_to_answer", "windows",
@@ -77,7 +74,7 @@ def read_run(folder: pathlib.Path) -> FoundRun:
     if config.training.num_steps is None:
         raise UserError(f"{folder}: its config has no num_steps")
     flat = flatten(config)
-    fields = {path: value for path, value in flat.items() if path not in _WITHOUT_EFFECT}
+    fields = {path: value for path, value in flat.items() if path not in _NO_FIELDS}
     metrics, notes = metrics_of(folder, rows)
     start = last_start(folder)
     return FoundRun(

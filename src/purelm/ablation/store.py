@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import sys
 import typing
@@ -14,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from purelm.errors import UserError
-from purelm.training.run_folder import write_atomically
+from purelm.training.run_folder import RunFolder, write_atomically
+from purelm.training.run_folder import held as run_folder_held
 
 if TYPE_CHECKING:
     from purelm.ablation.plan import Cell
@@ -132,15 +132,18 @@ def status(workdir: str, cell: Cell) -> Status:
 
 
 def set_aside(workdir: str, key: str) -> pathlib.Path:
-    """Moves what is there of a cell to replaced/ROW/SEED.N, and returns that."""
+    """Moves what is there of a cell to replaced/ROW/SEED.N, and returns that; UserError where it cannot be moved."""
     row, seed = key.rsplit("/", 1)
     parent = pathlib.Path(workdir) / "replaced" / row
-    parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while (parent / f"{seed}.{number}").exists():
         number += 1
     target = parent / f"{seed}.{number}"
-    run_folder(workdir, key).rename(target)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        run_folder(workdir, key).rename(target)
+    except OSError as error:
+        raise UserError(f"{run_folder(workdir, key)}: cannot be moved to {target} ({error.strerror})") from error
     return target
 
 
@@ -151,20 +154,10 @@ def held(workdir: str) -> Iterator[None]:
     Raises:
       UserError: another runner holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Not on this system.
-        yield
-        return
-    descriptor = os.open(workdir, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as lock:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.enter_context(run_folder_held(RunFolder(pathlib.Path(workdir))))
+        except UserError:
             raise UserError(f"--workdir={workdir}: another ablation is running there; wait for it or stop it, or give "
                             "another folder") from None
-        except OSError:  # A file system without locks.
-            pass
         yield
-    finally:
-        os.close(descriptor)
