@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
+from purelm.ablation.fingerprints import code_fingerprint
 from purelm.ablation.launchers.here import HereLauncher
 from purelm.ablation.launchers.ray_resources import Resources, share_out
 from purelm.ablation.launchers.slurm import SlurmLauncher, write_script
@@ -248,8 +249,8 @@ def test_each_array_task_does_its_cells(tmp_path, monkeypatch):
         done = as_array_task(script, number, tmp_path / "elsewhere")
         assert done.returncode == 0, done.stderr
     for (arguments, folder, path), keys in zip(map(json.loads, heard.read_text().splitlines()), TASKS, strict=True):
-        assert arguments == ["-m", "purelm.ablation.worker", f"--workdir={workdir}", "--together",
-                             f"--cells={','.join(keys)}"]
+        assert arguments == ["-m", "purelm.ablation.worker", f"--workdir={workdir}", f"--code={code_fingerprint()}",
+                             "--together", f"--cells={','.join(keys)}"]
         assert folder == str(started) and (pathlib.Path(path.split(":")[0]) / "purelm").is_dir()
     options = [line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
     assert {"--array=0-2%2", "--time=1:00:00", "--gres=gpu:1", "--mem=16G", "--signal=B:TERM@120",
@@ -266,6 +267,17 @@ def test_an_array_task_trains_and_another_call_goes_on(tmp_path, capfd):
     done = as_array_task(pathlib.Path(workdir, "slurm.sh"), 1, tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_record(workdir, "faster/1").state == "done" and read_record(workdir, "base/0") is None
+
+
+def test_an_array_in_the_queue_is_not_changed_by_the_next_one(tmp_path):
+    """Reddens where tasks are read from a file beside the script, of which SLURM has a copy."""
+    heard, python = tmp_path / "heard.jsonl", tmp_path / "python"
+    python.write_text(RECORDER.format(python=sys.executable, heard=str(heard)))
+    python.chmod(0o755)
+    queued = write_script(str(tmp_path), [["a/0"]], together=False, python=str(python)).rename(tmp_path / "copy.sh")
+    write_script(str(tmp_path), [["b/0"]], together=False, python=str(python))
+    as_array_task(queued, 0, tmp_path)
+    assert json.loads(heard.read_text())[0][-1] == "--cells=a/0"
 
 
 def test_a_directive_that_is_no_option_is_refused(tmp_path):

@@ -160,6 +160,23 @@ def test_cells_that_are_not_planned_are_refused(tmp_path):
         worker.run_cells(str(tmp_path), ["A9/0"], together=False)
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--cells=base/0", "--code=0123"], "planned with other code than is here now"),
+    (["--cells=base"], "--cells=base: wants ROW/SEED"),
+])
+def test_a_worker_refuses_other_code_and_what_is_no_cell(arguments, said, tmp_path, monkeypatch, capsys):
+    write_plan(str(tmp_path), plan_cells(small_table(tmp_path), rows=["base"]))
+    monkeypatch.setattr(sys, "argv", ["worker", f"--workdir={tmp_path}", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        worker.main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_names_of_rows_may_have_commas():
+    keys = ["a,learning_rate=0.1/0", "b/12", "c@width=8,depth=2/1"]
+    assert worker.parsed_keys(",".join(keys)) == keys
+
+
 @dataclasses.dataclass(frozen=True)
 class Named:
     key: str

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from purelm.ablation.cell_work import Signals, Stopped, Work, forget_programs
+from purelm.ablation.fingerprints import code_fingerprint
 from purelm.ablation.store import CellRecord, read_record, status
 from purelm.errors import UserError
 
@@ -91,6 +92,14 @@ def serve(workdir: str) -> None:
         print("done", file=answers, flush=True)
 
 
+def parsed_keys(text: str) -> list[str]:
+    """The cells of "ROW/SEED,ROW/SEED"; names of rows may have commas."""
+    keys = re.findall(r"([^/]+/\d+)(?:,|$)", text)
+    if ",".join(keys) != text:
+        raise UserError(f"--cells={text}: wants ROW/SEED,ROW/SEED, such as base/0,base/1")
+    return keys
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m purelm.ablation.worker", description="Does cells of an ablation that "
                                      "experiments/ablate.py planned; it is started by a launcher.")
@@ -99,6 +108,7 @@ def main() -> None:
     what.add_argument("--cells", help="ROW/SEED,ROW/SEED,...")
     what.add_argument("--tasks", action="store_true", help="take tasks from standard input")
     parser.add_argument("--together", action="store_true", help="train the cells as one program")
+    parser.add_argument("--code", help="fingerprint of the code that planned the cells; other code is refused")
     parser.add_argument("--cores", help="processor cores to keep to, such as 0,1")
     arguments = parser.parse_args()
     if arguments.cores:
@@ -107,9 +117,12 @@ def main() -> None:
 
     keep_memory()
     try:
+        if arguments.code not in (None, code_fingerprint()):
+            raise UserError(f"{arguments.workdir}: its cells were planned with other code than is here now; give the "
+                            "command that planned them again")
         if arguments.tasks:
             serve(arguments.workdir)
-        keys = re.findall(r"(.+?/\d+)(?:,|$)", arguments.cells)  # Names of rows may have commas.
+        keys = parsed_keys(arguments.cells)
         records = run_cells(arguments.workdir, keys, together=arguments.together, quiet=False)
     except Stopped as stopped:
         sys.stderr.flush()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import purelm
+from purelm.ablation.fingerprints import code_fingerprint
 from purelm.ablation.launchers import TaskFailure
 from purelm.errors import UserError
 from purelm.training.run_folder import write_atomically
@@ -19,13 +20,16 @@ _SECONDS_TO_SAVE = 120
 _SCRIPT = """\
 #!/bin/bash
 {directives}
-# Written by ablate.py --launcher=slurm: array task N does line N (from 0) of {tasks_name}, the cells of one worker.
+# Written by ablate.py --launcher=slurm: array task N does line N (from 0) of those below, the cells of one worker.
 # What is unfinished afterwards (a time limit, a lost node) goes on from its checkpoints with a script written anew.
 set -euo pipefail
 cd {folder}
 export PYTHONPATH={source}${{PYTHONPATH:+:$PYTHONPATH}}
-cells=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {tasks_path})
-exec {python} -m purelm.ablation.worker --workdir={workdir}{together} --cells="$cells"
+cells=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" <<'CELLS'
+{tasks}
+CELLS
+)
+exec {python} -m purelm.ablation.worker --workdir={workdir} --code={code}{together} --cells="$cells"
 """
 
 
@@ -59,7 +63,8 @@ class SlurmLauncher:
 def write_script(workdir: str, tasks: Sequence[Sequence[str]], *, together: bool, python: str = sys.executable,
                  at_once: int | None = None, time_limit: str | None = None, directives: Sequence[str] = (),
                  job_name: str = "ablation") -> pathlib.Path:
-    """Writes WORK/slurm.sh, which `sbatch` takes, and WORK/slurm_tasks.txt, which it reads.
+    """Writes WORK/slurm.sh, which `sbatch` takes: all that its tasks are to do is in it, as a copy of it waits in the
+    queue. A task refuses other code than today's, whose results would be recorded as today's.
 
     Args:
       workdir: of the ablation, on a file system that all nodes share; plan.json is there.
@@ -88,14 +93,13 @@ def write_script(workdir: str, tasks: Sequence[Sequence[str]], *, together: bool
                # To the script's own process, which becomes the worker's: it saves, and can be gone on with.
                f"--signal=B:TERM@{_SECONDS_TO_SAVE}",
                *([f"--time={time_limit}"] if time_limit else []), *directives]
-    tasks_path, script_path = folder / "slurm_tasks.txt", folder / "slurm.sh"
+    script_path = folder / "slurm.sh"
     script = _SCRIPT.format(
-        directives="\n".join(f"#SBATCH {option}" for option in options), tasks_name=tasks_path.name,
-        folder=shlex.quote(os.getcwd()), source=shlex.quote(_SOURCE), tasks_path=shlex.quote(str(tasks_path)),
-        python=shlex.quote(python), workdir=shlex.quote(str(folder)), together=" --together" if together else "")
+        directives="\n".join(f"#SBATCH {option}" for option in options), folder=shlex.quote(os.getcwd()),
+        source=shlex.quote(_SOURCE), tasks="\n".join(",".join(keys) for keys in tasks), python=shlex.quote(python),
+        workdir=shlex.quote(str(folder)), code=code_fingerprint(), together=" --together" if together else "")
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)  # sbatch does not make it, and its tasks fail without.
-        write_atomically(tasks_path, "".join(",".join(keys) + "\n" for keys in tasks))
         write_atomically(script_path, script)
         script_path.chmod(0o755)
     except OSError as error:
