@@ -1,5 +1,6 @@
 """Workers that die, stop and come back; the runner killed at any moment."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -88,6 +89,13 @@ def test_what_a_dead_worker_had_done_is_not_done_again_and_a_large_task_is_halve
     assert failures == []  # Halves, then single ones, which fit.
     assert sum("a/0" in cells for cells in given) == 1
     assert all(read_record(str(tmp_path), key).state == "done" for key in keys)
+
+
+def test_a_pool_works_outside_of_the_main_thread(pool, tmp_path):
+    """As a notebook's may; reddens where handlers of signals are set there."""
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        assert executor.submit(pool, [("a/0",)]).result()[0] == []
+    assert read_record(str(tmp_path), "a/0").state == "done"
 
 
 def test_workers_that_cannot_start_are_one_line(pool):

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import json
 import os
 import pathlib
 import selectors
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import purelm
-from purelm.ablation.launchers import TaskFailure, unfinished
+from purelm.ablation.launchers import TaskFailure
 from purelm.ablation.launchers.devices import available_cores, local_devices, shares, worker_environment
+from purelm.ablation.launchers.retries import Queue, Task, signals_to
 from purelm.ablation.worker import Stopped
 from purelm.errors import UserError
 
 _TICK_SECONDS = 1.0
 _SECONDS_TO_SAVE = 120.0
 _SOURCE = str(pathlib.Path(purelm.__file__).parents[1])  # Where this process has purelm from, however that came about.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    keys: tuple[str, ...]
-    deaths: int = 0
 
 
 class ProcessLauncher:
@@ -54,8 +45,8 @@ class ProcessLauncher:
         """See launchers.Launcher."""
         if not tasks:
             return []
-        pool = _Pool(workdir, self.retries, together, [_Task(tuple(keys)) for keys in tasks], on_change)
-        with _signals(pool):
+        pool = _Pool(workdir, together, Queue(workdir, tasks, self.retries), self.retries, on_change)
+        with signals_to(pool.ask):
             try:
                 for number in range(min(self.workers, len(tasks))):
                     pool.start(number, self._command(workdir, number), self._environment(number))
@@ -79,7 +70,7 @@ class _Worker:
 
     def __init__(self, number: int, command: list[str], environment: dict[str, str], log: pathlib.Path):
         self.number, self.command, self.environment, self.log = number, command, environment, log
-        self.task: _Task | None = None
+        self.task: Task | None = None
         self.ready = False
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
@@ -87,7 +78,7 @@ class _Worker:
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=file, start_new_session=True)
 
-    def give(self, task: _Task, together: bool) -> None:
+    def give(self, task: Task, together: bool) -> None:
         self.task = task
         line = json.dumps({"cells": task.keys, "together": together}) + "\n"
         try:
@@ -109,14 +100,17 @@ class _Worker:
 class _Pool:
     """Workers and the tasks that wait."""
 
-    def __init__(self, workdir: str, retries: int, together: bool, tasks: list[_Task], on_change: Callable[[], None]):
-        self.workdir, self.retries, self.together, self.on_change = workdir, retries, together, on_change
-        self.waiting = collections.deque(tasks)
-        self.failures: list[TaskFailure] = []
+    def __init__(self, workdir: str, together: bool, queue: Queue, retries: int, on_change: Callable[[], None]):
+        self.workdir, self.together, self.queue, self.retries = workdir, together, queue, retries
+        self.on_change = on_change
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
         self.signal: int | None = None
         self.never_ready = 0
+
+    def ask(self, number: int) -> None:
+        """A signal asks to stop."""
+        self.signal = number
 
     def start(self, number: int, command: list[str], environment: dict[str, str]) -> None:
         log = pathlib.Path(self.workdir) / "logs" / f"worker{number}.log"
@@ -126,8 +120,8 @@ class _Pool:
         self.give_next(worker)
 
     def give_next(self, worker: _Worker) -> None:
-        if self.waiting and self.signal is None:
-            worker.give(self.waiting.popleft(), self.together)
+        if self.queue.waiting and self.signal is None:
+            worker.give(self.queue.waiting.popleft(), self.together)
 
     def work(self) -> list[TaskFailure]:
         """Until every task is done or failed."""
@@ -137,7 +131,7 @@ class _Pool:
             self.on_change()
             if self.signal is not None:
                 self.stop()
-        return self.failures
+        return self.queue.failures
 
     def heard(self, worker: _Worker) -> None:
         said = os.read(worker.process.stdout.fileno(), 65536)
@@ -161,22 +155,12 @@ class _Pool:
         if self.signal is not None:
             return
         if worker.task is not None:
-            self.put_back(worker.task, reason)
+            self.queue.put_back(worker.task, reason)
         for other in self.workers:
             if other.task is None:
                 self.give_next(other)
-        if self.waiting:
+        if self.queue.waiting:
             self.start(worker.number, worker.command, worker.environment)
-
-    def put_back(self, task: _Task, reason: str) -> None:
-        keys, deaths = tuple(unfinished(self.workdir, task.keys)), task.deaths + 1
-        if not keys:
-            return
-        if deaths > self.retries:
-            self.failures.append(TaskFailure(keys, f"worker died {deaths} times ({reason})"))
-            return
-        half = (len(keys) + 1) // 2
-        self.waiting.extendleft(_Task(part, deaths) for part in (keys[half:], keys[:half]) if part)
 
     def stop(self) -> None:
         """Asks the workers to save and end, and waits for them.
@@ -204,17 +188,3 @@ class _Pool:
         for worker in self.workers:
             worker.process.wait()
         self.selector.close()
-
-
-@contextmanager
-def _signals(pool: _Pool) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the pool to stop."""
-    def ask(number: int, _: object) -> None:
-        pool.signal = number
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,24 +6,22 @@ work folder lies at the same path; both are looked at before the first cell.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import importlib.util
 import os
 import pathlib
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from purelm.ablation.launchers import TaskFailure, unfinished
+from purelm.ablation.launchers import TaskFailure
 from purelm.ablation.launchers.ray_nodes import alive_nodes, check_nodes, connect, one_line, sent, worker_environment
 from purelm.ablation.launchers.ray_resources import Resources, share_out
+from purelm.ablation.launchers.retries import Queue, Task, signals_to
 from purelm.ablation.worker import Stopped, run_cells
 from purelm.errors import UserError
 from purelm.runtime import keep_memory
@@ -81,9 +79,8 @@ class RayLauncher:
         workers, resources = self._shares
         workdir = os.path.abspath(workdir)
         check_nodes([node for node in alive_nodes() if resources.fitting(node["Resources"])], workdir, resources)
-        work = _Work(workdir, workers, resources, self.retries, together, on_change,
-                     collections.deque(_Task(tuple(keys)) for keys in tasks))
-        with _signals(work):
+        work = _Work(workdir, workers, resources, Queue(workdir, tasks, self.retries), together, on_change)
+        with signals_to(work.ask):
             try:
                 return work.work()
             finally:
@@ -99,12 +96,6 @@ class RayLauncher:
         self.__dict__.pop("_shares", None)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    keys: tuple[str, ...]
-    deaths: int = 0
-
-
 @dataclasses.dataclass
 class _Work:
     """Tasks that wait and tasks that Ray has."""
@@ -112,13 +103,15 @@ class _Work:
     workdir: str
     workers: int
     resources: Resources
-    retries: int
+    queue: Queue
     together: bool
     on_change: Callable[[], None]
-    waiting: collections.deque[_Task]
-    running: dict[Any, _Task] = dataclasses.field(default_factory=dict)
-    failures: list[TaskFailure] = dataclasses.field(default_factory=list)
+    running: dict[Any, Task] = dataclasses.field(default_factory=dict)
     signal: int | None = None
+
+    def ask(self, number: int) -> None:
+        """A signal asks to stop."""
+        self.signal = number
 
     def work(self) -> list[TaskFailure]:
         """Until every task is done or failed."""
@@ -130,15 +123,15 @@ class _Work:
             # A worker that has held an accelerator ends with its task, which lets go of the memory.
             max_calls=0 if self.resources.on_cpu else 1)(sent(do_task))
         environment = worker_environment(self.resources)
-        while self.waiting or self.running:
-            while self.waiting and len(self.running) < self.workers:
-                task = self.waiting.popleft()
+        while self.queue.waiting or self.running:
+            while self.queue.waiting and len(self.running) < self.workers:
+                task = self.queue.waiting.popleft()
                 self.running[remote.remote(environment, self.workdir, task.keys, self.together, os.getcwd())] = task
             self.collect(_TICK_SECONDS)
             self.on_change()
             if self.signal is not None:
                 self.stop()
-        return self.failures
+        return self.queue.failures
 
     def collect(self, seconds: float) -> None:
         """Waits so long for a task to end; what died goes back to those that wait."""
@@ -154,16 +147,9 @@ class _Work:
             if problem is not None and self.signal is None:
                 self.put_back(task, problem)
 
-    def put_back(self, task: _Task, reason: str) -> None:
-        keys, deaths = tuple(unfinished(self.workdir, task.keys)), task.deaths + 1
-        if not keys:
-            return
-        if deaths > self.retries:
-            self.failures.append(TaskFailure(keys, f"worker died {deaths} times ({reason})"))
-            return
-        half = (len(keys) + 1) // 2
-        self.waiting.extendleft(_Task(part, deaths) for part in (keys[half:], keys[:half]) if part)
-        if not any(self.resources.fitting(node["Resources"]) for node in alive_nodes()):
+    def put_back(self, task: Task, reason: str) -> None:
+        self.queue.put_back(task, reason)
+        if self.queue.waiting and not any(self.resources.fitting(node["Resources"]) for node in alive_nodes()):
             print(f"note: no node of the cluster has {self.resources} any more; waiting for one", file=sys.stderr)
 
     def stop(self) -> None:
@@ -224,21 +210,3 @@ def _output_to(path: pathlib.Path) -> Iterator[None]:
         for number, descriptor in enumerate(before, 1):
             os.dup2(descriptor, number)
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _signals(work: _Work) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the work to stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, _: object) -> None:
-        work.signal = number
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
