@@ -17,7 +17,7 @@ from purelm.ablation.plan import (
     write_plan,
 )
 from purelm.ablation.spec import Ablation, Evaluation, Metric, Row, Stage
-from purelm.config import Config, DataConfig, ModelConfig, TrainingConfig
+from purelm.config import Config, DataConfig, ModelConfig, TaskConfig, TrainingConfig, WordVectorsConfig
 from purelm.errors import UserError
 
 RULES = (("embedding", 0.5), (".*", 1.0))
@@ -164,6 +164,19 @@ def test_differences_are_between_the_base_and_the_row():
     assert config_differences(single)["sgd"]["0"] == {"optimizer.name": ("adamw", "sgd")}
     chosen = config_differences(single, {"sgd": {"optimizer.learning_rate": 0.1}})["sgd"]["0"]
     assert chosen["optimizer.learning_rate"] == (1e-3, 0.1)
+
+
+def test_word_vectors_of_two_seeds_are_not_trained_together():
+    """Their data draws by the seed: reddens where seeds share it, so that they are no independent runs."""
+    def programs(config: Config) -> set[str]:
+        table = Ablation("t", "s", config, (Row("b", {"training.num_steps": 20}),),
+                         (Metric("validation/loss", "loss", "lower"),), seeds=2)
+        return {cell.program for cell in plan_cells(table, rows=["base"])}
+
+    words = Config(task=TaskConfig(name="word_vectors"), data=DataConfig(tokenizer="words"),
+                   model=ModelConfig(architecture="word_vectors"), training=TrainingConfig(num_steps=10),
+                   word_vectors=WordVectorsConfig(method="glove"))
+    assert len(programs(words)) == 2 and len(programs(Config(training=TrainingConfig(num_steps=10)))) == 1
 
 
 def fingerprint_pair(path: str, value, best: bool = False) -> tuple[str, str]:

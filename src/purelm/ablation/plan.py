@@ -193,12 +193,18 @@ def _cells(name: str, stages: StageConfigs, seeds: Iterable[int], evaluations: I
     return [_cell(name, seed, stages, evaluations) for seed in seeds]
 
 
-def _cell(name: str, seed: int, stages: StageConfigs, evaluations: tuple[Evaluation, ...]) -> Cell:
+def _program(config: Config) -> str:
     from purelm.training.lifted import program_key
 
+    # Words, negatives and pairs are drawn by the seed that they were prepared with: no data for several.
+    own = f"-{config.seed}" if config.task.name == "word_vectors" else ""
+    return program_key(config) + own
+
+
+def _cell(name: str, seed: int, stages: StageConfigs, evaluations: tuple[Evaluation, ...]) -> Cell:
     stages = tuple((stage, dataclasses.replace(config, seed=seed)) for stage, config in stages)
     best = any(evaluation.checkpoint == "best" for evaluation in evaluations)
     training = training_fingerprint(stages, best=best)
     return Cell(name, seed, stages, evaluations, training,
                 evaluation_fingerprint(training, stages[-1][1], evaluations),
-                "-".join(program_key(config) for _, config in stages))
+                "-".join(_program(config) for _, config in stages))
