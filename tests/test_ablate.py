@@ -31,6 +31,17 @@ def get_ablation():
     return dataclasses.replace(whole(), rows=(Row("wide", {"model.widht": 8}),))
 '''
 
+RENAMED = '''
+
+whole = get_ablation
+
+
+def get_ablation():
+    import dataclasses
+
+    return dataclasses.replace(whole(), title="another")
+'''
+
 
 def ablate(*arguments: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(ROOT / "experiments" / "ablate.py"), *arguments], text=True, cwd=cwd,
@@ -105,14 +116,22 @@ def test_cells_are_listed_and_nothing_is_run(place, tmp_path):
     (["--ablation=table.py", "--workdir={new}", "--config.model.width=24"], ["row 'wide'", "changes nothing"]),
     (["--ablation=broken.py", "--workdir={new}"], ["broken.py", "row 'wide'", "did you mean 'model.width'"]),
     (["--ablation=raises.py", "--workdir={new}"], ["raises.py:2", "ZeroDivisionError"]),
+    (["--ablation=renamed.py", "--workdir=work"], ["holds the table 'a small table', not 'another'"]),
     (["--runs=nowhere/*"], ["nowhere/*"]),
     (["--runs=work/runs/*/*", "--base=nowhere"], ["nowhere"]),
+    (["--runs=work/runs/*/*", "--workdir={file}"], ["file: cannot be made"]),
     (["--runs=work/runs/*/*", "--rows=base"], ["--rows has no effect"]),
+    (["--runs=work/runs/*/*", "--test=dunnett"], ["--test has no effect with --runs"]),
+    (["--ablation=table.py", "--workdir={new}", "--metric=test/loss"], ["--metric has no effect without --runs"]),
+    (["--workdir=work", "--report", "--rows=base"], ["--rows has no effect with --report"]),
+    (["--ablation=table.py", "--workdir={new}", "--address=auto"], ["--address=auto", "ray"]),
+    (["--config=table.py", "--workdir=work"], ["--config has no effect without --ablation"]),
     (["--ablation=table.py", "--workdir={file}"], ["--workdir="]),
 ])
 def test_a_mistake_gets_one_line_and_leaves_nothing(arguments, said, place, tmp_path):
     folder, _, _ = place
     (folder / "broken.py").write_text((folder / "table.py").read_text() + BROKEN)
+    (folder / "renamed.py").write_text((folder / "table.py").read_text() + RENAMED)
     (folder / "raises.py").write_text("def get_ablation():\n    return 1 / 0\n")
     (tmp_path / "file").write_text("")
     places = {"new": tmp_path / "new", "file": tmp_path / "file"}

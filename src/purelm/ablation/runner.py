@@ -68,7 +68,8 @@ def run(ablation: Ablation, workdir: str, *, rows: Sequence[str] | None = None, 
       quiet: show nothing.
 
     Raises:
-      UserError: the table is wrong, the folder cannot be written to, another runner is at it, or no worker starts.
+      UserError: the table is wrong, the folder cannot be written to or holds another table, another runner is at it,
+        or no worker starts.
     """
     from purelm.ablation import check, serialize
     from purelm.training.run_folder import write_atomically
@@ -80,6 +81,7 @@ def run(ablation: Ablation, workdir: str, *, rows: Sequence[str] | None = None, 
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be made ({error.strerror}); give another folder") from error
     with held(workdir):
+        serialize.check_same_table(workdir, ablation)
         write_atomically(folder / "ablation.json", serialize.to_json(ablation))
         runner = _Runner(ablation, workdir, rows, launcher, together, stale, quiet)
         try:

@@ -59,6 +59,22 @@ def read(workdir: str) -> Ablation:
                         "again") from error
 
 
+def check_same_table(workdir: str, ablation: Ablation) -> None:
+    """Nothing, where no table was begun in the work folder.
+
+    Raises:
+      UserError: it holds another table, whose finished base would be set aside for this one's.
+    """
+    path = pathlib.Path(workdir) / "ablation.json"
+    try:
+        before = read(workdir)
+    except UserError:  # None yet, or one of an older version, whose cells then speak for themselves.
+        return
+    if before.title != ablation.title:
+        raise UserError(f"--workdir={workdir}: holds the table '{before.title}', not '{ablation.title}'; give another "
+                        f"folder (or, where it is the same under another title, remove {path})")
+
+
 def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
     """An Evaluation from JSON."""
     return _part(Evaluation, values)
