@@ -41,10 +41,18 @@ BASE = flags.DEFINE_string("base", None, "with --runs: a run of the group that o
 METRIC = flags.DEFINE_string("metric", "validation/loss", "with --runs: the first column")
 
 
+# Flags of one way to use this program, which have no effect in another.
+OF_RUNNING = ("rows", "launcher", "workers", "address", "together", "stale")
+OF_COMPARING = ("base", "metric")
+
+
 def main() -> None:
     if RUNS.value is not None:
         compare_runs()
         return
+    refuse(OF_COMPARING, "without --runs")
+    if REPORT.value:
+        refuse((*OF_RUNNING, "dry_run"), "with --report")
     if not WORKDIR.value:
         raise UserError("--workdir is missing; give the folder of the table, such as --workdir=runs/a")
     ablation = ablation_from_flags()
@@ -65,6 +73,13 @@ def main() -> None:
         sys.exit(1)
 
 
+def refuse(names, when: str) -> None:
+    """Raises UserError for the first of these flags that was given."""
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} has no effect {when}; leave it out")
+
+
 def ablation_from_flags():
     """The table of --ablation with its base changed by --config.*, or else the one that the work folder holds."""
     import dataclasses
@@ -75,6 +90,7 @@ def ablation_from_flags():
     if where is not None:
         ablation = dataclasses.replace(load.load_ablation(where), base=cli.config_from_flags())
     else:
+        refuse(("config",), "without --ablation")
         where = f"{WORKDIR.value}/ablation.json"
         ablation = serialize.read(WORKDIR.value)
     if SEEDS.value is not None:
@@ -96,14 +112,14 @@ def parsed_seeds(text: str) -> int | tuple[int, ...]:
 
 def make_launcher():
     """The launcher that the flags ask for."""
+    if ADDRESS.value is not None and LAUNCHER.value != "ray":
+        raise UserError(f"--address={ADDRESS.value} has no effect with --launcher={LAUNCHER.value}; it is for ray")
     if LAUNCHER.value == "here":
         if WORKERS.value is not None:
             raise UserError(f"--workers={WORKERS.value} has no effect with --launcher=here; give --launcher=processes")
         from purelm.ablation.launchers.here import HereLauncher
 
         return HereLauncher()
-    if ADDRESS.value is not None and LAUNCHER.value != "ray":
-        raise UserError(f"--address={ADDRESS.value} has no effect with --launcher={LAUNCHER.value}; it is for ray")
     if LAUNCHER.value == "processes":
         from purelm.ablation.launchers.processes import ProcessLauncher
 
@@ -135,11 +151,10 @@ def command() -> str:
 
 def write(ablation) -> None:
     """Writes the report of what is there, and shows the table."""
-    from purelm.ablation.report.write import write_report
-
     from purelm.ablation import results
     from purelm.ablation.plan import config_differences
     from purelm.ablation.report.terminal import show
+    from purelm.ablation.report.write import write_report
 
     table = results.table_of(ablation, WORKDIR.value, command=command())
     chosen = {row.name: row.search.chosen for row in table.rows if row.search and row.search.chosen}
@@ -151,14 +166,11 @@ def write(ablation) -> None:
 
 def compare_runs() -> None:
     """A table of run folders."""
-    from purelm.ablation.report.write import write_report
-
     from purelm.ablation import compare, results
     from purelm.ablation.report.terminal import show
+    from purelm.ablation.report.write import write_report
 
-    for name, flag in (("ablation", cli.FLAGS.ablation), ("rows", ROWS.value), ("seeds", SEEDS.value)):
-        if flag is not None:
-            raise UserError(f"--{name} has no effect with --runs; leave it out")
+    refuse(("ablation", "config", "seeds", "test", "report", "dry_run", *OF_RUNNING), "with --runs")
     table = compare.table_of_runs(RUNS.value, base=BASE.value, metric=METRIC.value, command=command())
     show(table)
     if WORKDIR.value:

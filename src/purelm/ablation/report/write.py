@@ -11,6 +11,7 @@ from purelm.ablation.report.latex import to_latex
 from purelm.ablation.report.markdown import to_markdown
 from purelm.ablation.report.pictures import Curves
 from purelm.ablation.table import Table
+from purelm.errors import UserError
 from purelm.training.run_folder import write_atomically
 
 Configs = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -32,12 +33,15 @@ def write_report(table: Table, curves: Curves, workdir: str, configs: Configs) -
       The files written.
 
     Raises:
-      UserError: a file cannot be written.
+      UserError: the folder cannot be made, or a file written.
     """
     from purelm.ablation.report.page import page
 
     folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
     # Numbers first: they are there whatever happens to a picture.
     write_atomically(folder / "results.json", to_json(table))
     write_atomically(folder / "table.csv", to_csv(table))
