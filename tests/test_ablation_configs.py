@@ -117,7 +117,7 @@ def shrunk(ablation: Ablation, path: pathlib.Path) -> Ablation:
         training=dataclasses.replace(base.training, num_steps=few[base.training.num_steps], batch_size=2,
                                      accumulation_steps=1, evaluate_batches=1))
     return dataclasses.replace(
-        ablation, base=base, seeds=1, search={}, fit="none",
+        ablation, base=base, seeds=1, search={}, fit="none", expected_order=(),
         stages=tuple(dataclasses.replace(stage, changes=short(stage.changes)) for stage in ablation.stages),
         evaluations=tuple(dataclasses.replace(evaluation, num_examples=4 if evaluation.answers else None)
                           for evaluation in ablation.evaluations),
