@@ -159,7 +159,7 @@ def write(ablation) -> None:
     table = results.table_of(ablation, WORKDIR.value, command=command())
     chosen = {row.name: row.search.chosen for row in table.rows if row.search and row.search.chosen}
     paths = write_report(table, results.curves_of(table, WORKDIR.value), WORKDIR.value,
-                         config_differences(ablation, chosen))
+                         config_differences(ablation, chosen), errors=results.errors_of(table, WORKDIR.value))
     show(table)
     print("wrote " + ", ".join(str(path) for path in paths))
 

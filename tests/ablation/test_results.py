@@ -253,3 +253,15 @@ def test_fit_of_cells(tmp_path):
     assert found.fit["residual"] < 1e-4 and set(found.fit["intervals"]) >= {"E", "A", "a", "B", "b"}
     few = results.table_of(dataclasses.replace(table, rows=table.rows[:3]), str(tmp_path))
     assert few.fit is None and "no fit: 4 different pairs" in few.notes[0]
+    (tmp_path / "runs" / "n1d20" / "0" / "config.json").unlink()
+    without = results.table_of(table, str(tmp_path))  # The rest of the table is as good as before.
+    assert without.fit is None and "n1d20" in without.notes[0]
+
+
+def test_why_cells_failed_is_told_by_row_and_seed(tmp_path):
+    table = ablation()
+    write(tmp_path, "worse/0", "failed", error="diverged")
+    write(tmp_path, "worse/1", metrics={"validation/loss": 5.0})
+    write(tmp_path, "same/2", "failed")
+    found = results.errors_of(results.table_of(table, str(tmp_path)), str(tmp_path))
+    assert found == {"worse": {"0": "diverged"}, "same": {"2": "no reason was recorded"}}

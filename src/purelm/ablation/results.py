@@ -89,6 +89,17 @@ def curves_of(table: Table, workdir: str, *, split: str = "validation") -> dict[
     return curves
 
 
+def errors_of(table: Table, workdir: str) -> dict[str, dict[str, str]]:
+    """row -> seed -> why the cell failed, of those that did."""
+    errors: dict[str, dict[str, str]] = {}
+    for row in table.rows:
+        for seed in row.runs:
+            record = read_record(workdir, f"{row.name}/{seed}", announce=False)
+            if record is not None and record.state == "failed":
+                errors.setdefault(row.name, {})[seed] = record.error or "no reason was recorded"
+    return errors
+
+
 def costs_of(records: Iterable[CellRecord | None]) -> Costs:
     """Medians over those that are done."""
     done = [record.costs for record in records if record is not None and record.state == "done"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import pathlib
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from purelm.ablation.board import Board
 from purelm.ablation.launchers import Launcher
+from purelm.ablation.search_results import values_of
 from purelm.ablation.spec import Ablation
 from purelm.ablation.store import (
     Status,
@@ -147,7 +147,8 @@ class _Runner:
             if not cells or not all(self._has_ended(cell) for cell in cells):
                 continue
             self.planned |= {cell.key: cell for cell in cells}
-            best = choose(self.ablation, row.name, self._values(cells))
+            records = {cell.key: read_record(self.workdir, cell.key, announce=False) for cell in cells}
+            best = choose(self.ablation, row.name, values_of(self.ablation, row.name, records))
             if best is None:
                 self.failed_searches[row.name] = "no point of its search could be trained"
             else:
@@ -160,16 +161,6 @@ class _Runner:
     def _state(self, cell: Cell) -> str | None:
         record = read_record(self.workdir, cell.key, announce=False)
         return None if record is None else record.state
-
-    def _values(self, cells: Sequence[Cell]) -> dict[str, float | None]:
-        """The mean of the first metric over each point's seeds; None where a seed has none."""
-        values: dict[str, list[float]] = {}
-        for cell in cells:
-            record = read_record(self.workdir, cell.key, announce=False)
-            found = record.metrics.get(self.ablation.metrics[0].name) if record and record.state == "done" else None
-            values.setdefault(cell.row, []).append(math.nan if found is None else found)
-        means = {row: sum(found) / len(found) for row, found in values.items()}
-        return {row: None if math.isnan(mean) else mean for row, mean in means.items()}
 
     def _replace_stale(self, cells: Sequence[Cell], before: Mapping[str, Cell]) -> None:
         """Moves what another config or code left of these cells to replaced/, and says so, a line for each reason."""

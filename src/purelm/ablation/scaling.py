@@ -97,12 +97,12 @@ def fit_of_cells(ablation: Ablation, workdir: str,
         return None, []
     metric = ablation.metrics[0].name
     points = []
-    for key, record in records.items():
-        if record is not None and record.state == "done" and metric in record.metrics:
-            row, seed = key.rsplit("/", 1)
-            size = size_of_run(pathlib.Path(workdir) / "runs" / key)
-            points.append({"row": row, "seed": seed, **size, "loss": record.metrics[metric]})
     try:
+        for key, record in records.items():
+            if record is not None and record.state == "done" and metric in record.metrics:
+                row, seed = key.rsplit("/", 1)
+                size = size_of_run(pathlib.Path(workdir) / "runs" / key)
+                points.append({"row": row, "seed": seed, **size, "loss": record.metrics[metric]})
         fit = fit_chinchilla([(point["parameters"], point["tokens"], point["loss"]) for point in points],
                              confidence=ablation.confidence)
     except UserError as error:

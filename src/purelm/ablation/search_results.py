@@ -24,8 +24,7 @@ def search_of(ablation: Ablation, row: ResolvedRow,
     points = search_points(ablation, row.name)
     records = {f"{name}/{seed}": read_record(workdir, f"{name}/{seed}")
                for name, _ in points for seed in ablation.search_seeds}
-    values = {name: _mean([records[f"{name}/{seed}"] for seed in ablation.search_seeds], metric.name)
-              for name, _ in points}
+    values = values_of(ablation, row.name, records)
     ended = all(record is not None and record.state in ("done", "failed") for record in records.values())
     chosen = choose(ablation, row.name, values) if ended else None
     edges = [path for path in chosen or {} if _at_edge(chosen[path], [changes[path] for _, changes in points])]
@@ -47,11 +46,17 @@ def sensitivity_of(values: Sequence[float | None], direction: str) -> float | No
     return sum(abs((worst if value is None else value) - best) for value in values) / len(values)
 
 
-def _mean(records: Sequence[CellRecord | None], metric: str) -> float | None:
-    """None where a seed has no value."""
-    values = [record.metrics[metric] for record in records
-              if record is not None and record.state == "done" and metric in record.metrics]
-    return sum(values) / len(values) if values and len(values) == len(records) else None
+def values_of(ablation: Ablation, row: str, records: Mapping[str, CellRecord | None]) -> dict[str, float | None]:
+    """Point of a row's search -> mean of the first metric over the search's seeds; None where a seed has none."""
+    from purelm.ablation.plan import search_points
+
+    metric, seeds = ablation.metrics[0].name, ablation.search_seeds
+    found = {}
+    for name, _ in search_points(ablation, row):
+        values = [record.metrics[metric] for seed in seeds if (record := records[f"{name}/{seed}"]) is not None
+                  and record.state == "done" and metric in record.metrics]
+        found[name] = sum(values) / len(values) if len(values) == len(seeds) else None
+    return found
 
 
 def _at_edge(value: Any, searched: Sequence[Any]) -> bool:

@@ -123,4 +123,6 @@ def test_how_it_was_made():
 def test_the_test_is_named():
     assert "paired t-test with Holm's" in text.method("paired_t", "bootstrap", 0.95)
     assert "90% intervals (simultaneous); verdicts by Dunnett's test" in text.method("dunnett", "t", 0.9)
+    # Each row's own: reddens where they are said to hold for all rows at once.
+    assert "95% intervals (bootstrap); verdicts by Dunnett's" in text.method("dunnett", "bootstrap", 0.95)
     assert text.method("paired_t", "t", 0.95).endswith("at level 0.05.")

@@ -30,6 +30,12 @@ def test_the_same_table_gives_the_same_files(tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_why_a_cell_failed_is_on_the_page(tmp_path):
+    row = example_table().rows[1]
+    write_report(example_table(), {}, str(tmp_path), {}, errors={row.name: {next(iter(row.cells)): "ended by a flood"}})
+    assert "ended by a flood" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def unfinished():
     """Tables on their way: nothing measured, the base alone, no base, one metric."""
     table = example_table()

@@ -246,7 +246,7 @@ def method(test: str, intervals: str, confidence: float) -> str:
     """How differences, intervals and verdicts were made."""
     how = {"paired_t": "a paired t-test with Holm's correction over the table",
            "dunnett": "Dunnett's test, with seeds as blocks,"}[test]
-    what = "simultaneous" if test == "dunnett" else {"t": "Student's t", "bootstrap": "bootstrap"}[intervals]
+    what = {"t": "simultaneous" if test == "dunnett" else "Student's t", "bootstrap": "bootstrap"}[intervals]
     return ("Values are mean ± standard deviation (seeds). Differences are to the base (or the row that a note names) "
             f"over shared seeds, with {confidence * 100:g}% intervals ({what}); verdicts by {how} at level "
             f"{level(confidence):g}.")

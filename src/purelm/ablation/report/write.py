@@ -17,7 +17,8 @@ from purelm.training.run_folder import write_atomically
 Configs = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def write_report(table: Table, curves: Curves, workdir: str, configs: Configs) -> list[pathlib.Path]:
+def write_report(table: Table, curves: Curves, workdir: str, configs: Configs, *,
+                 errors: Mapping[str, Mapping[str, str]] | None = None) -> list[pathlib.Path]:
     """Writes results.json, table.csv, the pictures there is something for, table.md, table.tex and report.html.
 
     A half-finished table is as good as a finished one: what is missing is shown as missing. A picture of before that
@@ -28,6 +29,7 @@ def write_report(table: Table, curves: Curves, workdir: str, configs: Configs) -
       curves: row -> seed -> points (step, validation loss).
       workdir: the folder to write to, made where there is none.
       configs: row -> seed -> path -> (value in the base, value in the row), where they differ.
+      errors: row -> seed -> why the cell failed, for the page.
 
     Returns:
       The files written.
@@ -48,7 +50,7 @@ def write_report(table: Table, curves: Curves, workdir: str, configs: Configs) -
     pictures = _draw(table, curves, folder)
     write_atomically(folder / "table.md", to_markdown(table, pictures))
     write_atomically(folder / "table.tex", to_latex(table))
-    write_atomically(folder / "report.html", page(table, curves, configs))
+    write_atomically(folder / "report.html", page(table, curves, configs, errors=errors))
     names = ("table.md", "table.tex", "table.csv", "results.json", "report.html", *(name for name, _ in pictures))
     return [folder / name for name in names]
 
