@@ -14,7 +14,8 @@ from purelm.models.dtypes import param_dtype
 def layer_norm(x: jax.Array, epsilon: float | jax.Array) -> jax.Array:
     """(x - mean) / sqrt(variance + epsilon) over the last axis, in float32 (Ba, Kiros & Hinton 2016, arXiv 1607.06450).
 
-    Its derivative (by x; epsilon is a constant) is given in closed form, which XLA's CPU backend runs faster than the chain of means it derives.
+    Its derivative (by x; epsilon is a constant) is given in closed form, which XLA's CPU backend runs faster than the
+    chain of means it derives.
     """
     return _layer_norm(x, epsilon)[0]
 
