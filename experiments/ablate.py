@@ -174,7 +174,8 @@ def compare_runs() -> None:
     table = compare.table_of_runs(RUNS.value, base=BASE.value, metric=METRIC.value, command=command())
     show(table)
     if WORKDIR.value:
-        paths = write_report(table, results.curves_of(table, "."), WORKDIR.value, {})
+        paths = write_report(compare.relative_to(table, WORKDIR.value), results.curves_of(table, "."), WORKDIR.value,
+                             {})
         print("wrote " + ", ".join(str(path) for path in paths))
 
 

@@ -89,7 +89,10 @@ def test_runs_are_compared_without_a_table(place):
     folder, _, _ = place
     done = ablate("--runs=work/runs/*/*", "--workdir=compared", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "learning_rate=0.01" in done.stdout and (folder / "compared" / "report.html").is_file()
+    assert "learning_rate=0.01" in done.stdout
+    # Reddens where the page's links are not from where it lies.
+    assert '"run":"../work/runs/base/0"' in (folder / "compared" / "report.html").read_text(encoding="utf-8")
+    assert (folder / "compared" / "curves.png").is_file()
 
 
 def test_cells_are_listed_and_nothing_is_run(place, tmp_path):

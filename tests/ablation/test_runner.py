@@ -259,6 +259,17 @@ def test_cells_of_one_program_are_trained_together(go, grouped, tmp_path):
     assert (record.together, record.costs["train_seconds"], record.costs["seconds_per_step"]) == (4, 2.5, 0.1)
 
 
+def test_what_a_training_cost_stays_known_where_only_its_evaluation_is_tried_again(go, grouped, tmp_path, monkeypatch):
+    """Reddens where a start that finds nothing left to train says how the training went."""
+    go(together=True)
+    path = tmp_path / "work" / "runs" / "quick" / "1" / "cell.json"
+    path.write_text(path.read_text().replace('"done"', '"failed"'))
+    monkeypatch.setattr(launch, "launch", lambda *_, **__: Outcome(6, None))
+    assert go(together=True)[2] == ["quick/1"]
+    record = read_record(str(tmp_path / "work"), "quick/1")
+    assert (record.together, record.costs["seconds_per_step"], record.costs["memory_bytes"]) == (4, 0.1, 10)
+
+
 def test_one_of_a_group_fails_alone(go, grouped, counted):
     counted.failing = {"broken": "base/1"}
     summary, _, evaluated = go(together=True, rows=["base", "quick"])

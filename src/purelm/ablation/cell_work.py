@@ -191,11 +191,12 @@ class Work:
         record, folder = self.add_seconds(cell, seconds), run_folder(self.workdir, cell.key)
         costs = {**record.costs, **model_costs(folder),  # A start that finds nothing left to do measures nothing.
                  "memory_bytes": memory_bytes or record.costs["memory_bytes"],
-                 "seconds_per_step": seconds_per_step or _seconds_per_step(folder)}
+                 "seconds_per_step": (seconds_per_step or record.costs["seconds_per_step"]
+                                      or _seconds_per_step(folder))}
         start = json.loads((folder / "run.json").read_text(encoding="utf-8"))["starts"][-1]
         write_record(self.workdir, dataclasses.replace(
-            record, state="trained", costs=costs, together=together, devices=tuple(start["devices"]),
-            commit=start["git"] and start["git"]["commit"]))
+            record, state="trained", costs=costs, together=max(together, record.together),
+            devices=tuple(start["devices"]), commit=start["git"] and start["git"]["commit"]))
 
     def evaluate(self, cell: Cell) -> None:
         from purelm.ablation.evaluate_cell import evaluate

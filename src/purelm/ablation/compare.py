@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -78,6 +79,12 @@ def table_of_runs(patterns: Sequence[str], *, base: str | None = None, metric: s
         f"{len(runs)} runs of {', '.join(patterns)}", "run folders, compared as they are", "", metrics, rows,
         {column.name: noise_of(results[column.name][BASE].values, _RULES) for column in metrics}, (), None,
         _RULES.test, _RULES.interval, _RULES.confidence, made | {"command": command}, (*notes, *made_notes))
+
+
+def relative_to(table: Table, workdir: str) -> Table:
+    """The table with the paths of its runs from a folder, where its report will lie."""
+    return dataclasses.replace(table, rows=tuple(dataclasses.replace(
+        row, runs={seed: os.path.relpath(folder, workdir) for seed, folder in row.runs.items()}) for row in table.rows))
 
 
 def _folders(patterns: Sequence[str]) -> list[pathlib.Path]:
