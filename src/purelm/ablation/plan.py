@@ -27,6 +27,7 @@ from purelm.ablation.spec import BASE, Ablation, Evaluation
 from purelm.config import Config, from_dict, validate
 from purelm.config.changes import coerced, diff_configs
 from purelm.errors import UserError
+from purelm.training.lifted import program_key
 from purelm.training.run_folder import write_atomically
 
 __all__ = ["Cell", "ResolvedRow", "choose", "config_differences", "diff_configs", "plan_cells", "read_plan",
@@ -193,18 +194,10 @@ def _cells(name: str, stages: StageConfigs, seeds: Iterable[int], evaluations: I
     return [_cell(name, seed, stages, evaluations) for seed in seeds]
 
 
-def _program(config: Config) -> str:
-    from purelm.training.lifted import program_key
-
-    # Words, negatives and pairs are drawn by the seed that they were prepared with: no data for several.
-    own = f"-{config.seed}" if config.task.name == "word_vectors" else ""
-    return program_key(config) + own
-
-
 def _cell(name: str, seed: int, stages: StageConfigs, evaluations: tuple[Evaluation, ...]) -> Cell:
     stages = tuple((stage, dataclasses.replace(config, seed=seed)) for stage, config in stages)
     best = any(evaluation.checkpoint == "best" for evaluation in evaluations)
     training = training_fingerprint(stages, best=best)
     return Cell(name, seed, stages, evaluations, training,
                 evaluation_fingerprint(training, stages[-1][1], evaluations),
-                "-".join(_program(config) for _, config in stages))
+                "-".join(program_key(config) for _, config in stages))

@@ -75,12 +75,14 @@ def library_attention(
     key_BKSH, value_BKSH = (x.reshape(B, -1, x.shape[-2], H) for x in (key_BKSH, value_BKSH))
     by_flag = context.causal and context.mask_BTS is None
     window = config.attention_window
-    query_BTNH = query_BTNH * jnp.asarray(attention_scale(config), query_BTNH.dtype)
+    scale = attention_scale(config)
+    if isinstance(scale, jax.Array):  # A traced one (training.lifted), which the library does not take.
+        query_BTNH, scale = query_BTNH * scale.astype(query_BTNH.dtype), 1.0
     return jax.nn.dot_product_attention(
         query_BTNH, jnp.swapaxes(key_BKSH, 1, 2), jnp.swapaxes(value_BKSH, 1, 2),
         bias=None if context.bias_BNTS is None else context.bias_BNTS.astype(query_BTNH.dtype),
         mask=None if context.mask_BTS is None else context.mask_BTS[:, None],
-        scale=1.0,
+        scale=scale,
         # With a mask too, cuDNN skips what lies above the diagonal.
         is_causal=by_flag or context.implementation == "cudnn",
         local_window_size=(window - 1, 0) if by_flag and window is not None else None,

@@ -47,6 +47,7 @@ def program_key(config: Config) -> str:
     - word vectors by sgd (skip-gram, CBOW) step inside the batch by config.optimizer.learning_rate, part after part
       (tasks.online): the parts follow one another, so that several runs at once have nothing to gain, and the key is
       of the whole config;
+    - word vectors draw words, negatives and pairs by the seed that their data was prepared with: seeds have a key each;
     - of a task of the user's own, whose code may branch on any number, only the seed and the optimizer's numbers are
       lifted.
 
@@ -88,6 +89,8 @@ def with_values(config: Config, values: Mapping[str, float | jax.Array]) -> Conf
 
 
 def _is_lifted(config: Config, path: str) -> bool:
+    if path == "seed" and config.task.name == "word_vectors":
+        return False
     name = path.rpartition(".")[0] if path.rpartition(".")[2].isdecimal() else path
     return name in LIFTED and ("." not in config.task.name or name == "seed" or name.startswith("optimizer."))
 
