@@ -178,6 +178,15 @@ def test_what_a_reader_must_know(folder):
     assert found.notes == ("cells of 2 commits: cccccccccc, dddddddddd",)
 
 
+def test_what_is_old_in_every_row_is_said_once(folder):
+    for path in folder.glob("runs/*/*/cell.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "training_fingerprint": "of an older code"}))
+    found = results.table_of(ablation(), str(folder))
+    assert found.notes[0] == "all rows: trained by another config or code than today's"
+    assert not any("today" in note for row in found.rows for note in row.notes)
+
+
 def test_a_constant_difference_is_said(folder):
     finished(folder, ablation(), "same", [loss + 0.5 for loss in BASE])
     same = row_of(results.table_of(ablation(), str(folder)), "same")

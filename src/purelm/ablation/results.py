@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 import statistics as numbers
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Records = Mapping[str, CellRecord | None]  # Of a row: seed -> record.
 _STATES = {"running": "running", "trained": "running", "done": "done", "failed": "failed"}
+_OTHER_TRAINING = "trained by another config or code than today's"
+_OTHER_EVALUATION = "measured by other evaluations or code than today's"
 
 
 def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) -> Table:
@@ -53,6 +56,7 @@ def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) ->
          *_notes_of_cells(ablation, records[row.name], planned),
          *(searches[row.name][2] if row.name in searches else ()), *notes[row.name]),
     ) for row in rows)
+    table_rows, of_all = _said_once(table_rows)
     everything = {f"{row}/{seed}": record for row, of_row in records.items() for seed, record in of_row.items()}
     fit, fit_notes = scaling.fit_of_cells(ablation, workdir, everything)
     searched = {key: record for _, found, _ in searches.values() for key, record in found.items()}
@@ -62,7 +66,8 @@ def table_of(ablation: Ablation, workdir: str, *, command: str | None = None) ->
         ablation.title, ablation.source, ablation.compute, ablation.metrics, table_rows,
         {metric.name: noise_of(results[metric.name][rows[0].name].values, rules) for metric in ablation.metrics},
         tuple(_agreements(ablation, results)), fit, ablation.test, ablation.interval, ablation.confidence, made,
-        (*notes_of_rules(rules, {row.name: row.compare_to for row in rows}, len(seeds)), *fit_notes, *made_notes))
+        (*of_all, *notes_of_rules(rules, {row.name: row.compare_to for row in rows}, len(seeds)), *fit_notes,
+         *made_notes))
 
 
 def curves_of(table: Table, workdir: str, *, split: str = "validation") -> dict[str, dict[str, list]]:
@@ -162,6 +167,15 @@ def _notes_of_cells(ablation: Ablation, records: Records, planned: Mapping[str, 
             for line, seeds in said.items()]
 
 
+def _said_once(rows: tuple[TableRow, ...]) -> tuple[tuple[TableRow, ...], list[str]]:
+    """(rows, notes of the table): what is old in all rows that were run, as after an update, is said of the table."""
+    run = [row for row in rows if row.runs]
+    of_all = [line for line in (_OTHER_TRAINING, _OTHER_EVALUATION)
+              if len(run) > 1 and all(line in row.notes for row in run)]
+    return tuple(dataclasses.replace(row, notes=tuple(note for note in row.notes if note not in of_all))
+                 for row in rows), [f"all rows: {line}" for line in of_all]
+
+
 def _unavailable(ablation: Ablation, record: CellRecord) -> list[str]:
     """Why metrics of the table are not there, once for each reason."""
     missing = [metric.name for metric in ablation.metrics if metric.name not in record.metrics]
@@ -177,7 +191,7 @@ def _stale(record: CellRecord, cell: Cell | None) -> list[str]:
     if cell is None:
         return []
     if record.training_fingerprint != cell.training_fingerprint:
-        return ["trained by another config or code than today's"]
+        return [_OTHER_TRAINING]
     if record.evaluation_fingerprint != cell.evaluation_fingerprint:
-        return ["measured by other evaluations or code than today's"]
+        return [_OTHER_EVALUATION]
     return []
