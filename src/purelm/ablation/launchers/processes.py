@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import purelm
+from purelm.ablation.fingerprints import code_fingerprint
 from purelm.ablation.launchers import TaskFailure
 from purelm.ablation.launchers.devices import available_cores, local_devices, shares, worker_environment
 from purelm.ablation.launchers.retries import Queue, Task, signals_to
@@ -56,8 +57,9 @@ class ProcessLauncher:
 
     def _command(self, workdir: str, number: int) -> list[str]:
         cores = shares(available_cores(), self.workers)[number] if self._platform == "cpu" else []
+        # A worker that takes a dead one's place after the code was edited would be recorded as of the code before.
         return [sys.executable, "-m", "purelm.ablation.worker", f"--workdir={workdir}", "--tasks",
-                *([f"--cores={','.join(map(str, cores))}"] if cores else [])]
+                f"--code={code_fingerprint()}", *([f"--cores={','.join(map(str, cores))}"] if cores else [])]
 
     def _environment(self, number: int) -> dict[str, str]:
         path = os.pathsep.join([_SOURCE, *filter(None, [os.environ.get("PYTHONPATH")])])
