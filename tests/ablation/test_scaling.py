@@ -34,6 +34,7 @@ def test_one_wild_point_does_not_move_it():  # Reddens with squared errors: E mo
     assert fit_chinchilla(points, resamples=0).parameters["E"] == pytest.approx(1.69, rel=3e-2)
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """Of 3 laws with 0.2 % noise and 5 constants, at most 2 of 15 95 % intervals miss (of 150, 9 did)."""
     missed = 0

@@ -184,6 +184,7 @@ def test_memory_decides_how_many_go_at_once(text_file, alone, tmp_path, monkeypa
     assert_equal(folders(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_halves_them(text_file, alone, tmp_path, monkeypatch):  # noqa: F811
     step = engines.TurnsEngine.train_step
 
