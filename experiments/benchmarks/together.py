@@ -1,4 +1,7 @@
-"""Eight seeds of a model of 1M parameters: trained together over eight separate commands, one after another."""
+"""Eight seeds of a model of 1M parameters: trained together over eight separate commands, one after another.
+
+Together in one process, and divided over one process a core, as ablate.py --launcher=processes --workers=CORES does.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ import time
 from purelm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig, to_json, validate
 
 SEEDS = 8
+SIDES = ("separate", "together", "divided")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOGETHER = """
-import sys
+import os, sys
+if sys.argv[1]:
+    os.sched_setaffinity(0, {int(sys.argv[1])})
 from purelm.runtime import keep_memory
 keep_memory()
 from purelm.config import load_json
 from purelm.training.together import train_together
-paths = sys.argv[1:]
+paths = sys.argv[2:]
 outcomes = train_together([load_json(path + ".json") for path in paths], paths, quiet=True)
 assert all(outcome.error is None for outcome in outcomes), outcomes
 """
@@ -35,12 +41,13 @@ def measure(text_file: str | None, all_steps: tuple[int, ...]) -> list[dict[str,
     for steps in all_steps:
         with tempfile.TemporaryDirectory() as folder:
             for cached in (False, True):
-                separate = _timed(folder, "separate", steps, text_file)
-                together = _timed(folder, "together", steps, text_file)
-                difference = max(abs(a - b) for a, b in zip(_losses(folder, "separate"), _losses(folder, "together")))
+                separate, together, divided = (_timed(folder, side, steps, text_file) for side in SIDES)
+                losses = [_losses(folder, side) for side in SIDES]
+                difference = max(abs(a - b) for found in losses[1:] for a, b in zip(losses[0], found))
                 rows.append({"steps": str(steps), "cache": "filled" if cached else "empty",
                              "8 commands, s": f"{separate:.1f}", "together, s": f"{together:.1f}",
-                             "ratio": f"{together / separate:.2f}",
+                             "ratio": f"{together / separate:.2f}", "a process a core, s": f"{divided:.1f}",
+                             "its ratio": f"{divided / separate:.2f}",
                              "largest difference of final validation losses": f"{difference:.1e}"})
                 print(rows[-1], file=sys.stderr, flush=True)
     return rows
@@ -63,14 +70,16 @@ def _timed(folder: str, side: str, steps: int, text_file: str | None) -> float:
         subprocess.run(["rm", "-rf", path], check=True)
         pathlib.Path(f"{path}.json").write_text(to_json(config_of(steps, seed, text_file)), encoding="utf-8")
     environment = {**os.environ, "PURELM_CACHE": f"{folder}/cache-{side}"}
-    if side == "together":
-        commands = [[sys.executable, "-c", TOGETHER, *paths]]
-    else:
-        commands = [[sys.executable, "experiments/train.py", f"--config={path}.json", f"--workdir={path}"]
-                    for path in paths]
     started = time.perf_counter()
-    for command in commands:
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    if side == "separate":
+        for path in paths:
+            subprocess.run([sys.executable, "experiments/train.py", f"--config={path}.json", f"--workdir={path}"],
+                           cwd=ROOT, env=environment, check=True, capture_output=True)
+        return time.perf_counter() - started
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))] if side == "divided" else [""]
+    processes = [subprocess.Popen([sys.executable, "-c", TOGETHER, core, *paths[number::len(cores)]], cwd=ROOT,
+                                  env=environment) for number, core in enumerate(cores)]
+    assert not any([process.wait() for process in processes])
     return time.perf_counter() - started
 
 
