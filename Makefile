@@ -26,10 +26,10 @@ quickstart: setup
 	$(BIN)/python experiments/generate.py --workdir=$(RUN) --prompt="    def __init__(self, " --max_new_tokens=150 --temperature=0.5
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(JOBS) -m ''
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ''
 
 bench: $(VENV)/.ready-test
 	$(BIN)/python experiments/benchmark.py
