@@ -26,7 +26,7 @@ from purelm.ablation.worker import Stopped
 from purelm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from purelm.errors import UserError
 
-STEPS, SAVED_EVERY = 60, 15
+STEPS, SAVED_EVERY = 400, 15
 CELLS = ["base/0", "base/1", "faster/0", "faster/1"]
 
 
@@ -38,7 +38,7 @@ def planned(folder: pathlib.Path, name: str) -> str:
     base = Config(model=ModelConfig(context_length=16, num_layers=1, width=16, num_heads=2),
                   data=DataConfig(path=str(text), tokenizer="bytes"),
                   optimizer=OptimizerConfig(learning_rate=0.01),
-                  training=TrainingConfig(num_steps=STEPS, batch_size=4, log_every="5", evaluate_every="60",
+                  training=TrainingConfig(num_steps=STEPS, batch_size=4, log_every="5", evaluate_every=str(STEPS),
                                           checkpoint_every=str(SAVED_EVERY)))
     table = Ablation("a table", "nowhere", base, (Row("faster", {"optimizer.learning_rate": 0.02}),),
                      (Metric("validation/loss", "loss", "lower"),), seeds=2)
