@@ -49,7 +49,7 @@ def sizes(name: str) -> dict[str, list[int]]:
 
 
 def test_every_table_that_was_promised_is_there():
-    assert PROMISED <= set(NAMES)
+    assert set(NAMES) >= PROMISED
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -86,7 +86,7 @@ def test_ctrl_c_before_training_stops_although_a_callback_would_swallow_it(tmp_p
     (tmp_path / "config.py").write_text("import os, signal\nclass Callback:\n    def __del__(self):\n"
                                         "        os.kill(os.getpid(), signal.SIGINT)\nCallback()\n"
                                         "import time\ntime.sleep(5)\n")  # The system may give the signal a moment.
-    # A shell starts what it puts in the background with SIGINT ignored, these tests too; a program at a terminal has not.
+    # A shell starts what it puts in the background with SIGINT ignored, these tests too; a terminal does not.
     done = program("train", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run",
                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert done.returncode == 130 and done.stderr == "error: interrupted\n"
