@@ -65,7 +65,8 @@ def main() -> None:
 
         summary = runner.run(ablation, WORKDIR.value, rows=ROWS.value, launcher=make_launcher(),
                              together=TOGETHER.value == "auto", stale=STALE.value)
-    write(ablation)
+    if summary is None or summary.done:
+        write(ablation)
     if summary is not None and summary.stopped_by is not None:
         print(f"stopped by signal {summary.stopped_by}; the same command goes on", file=sys.stderr)
         sys.exit(128 + summary.stopped_by)

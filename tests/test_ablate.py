@@ -95,6 +95,14 @@ def test_runs_are_compared_without_a_table(place):
     assert (folder / "compared" / "curves.png").is_file()
 
 
+def test_where_no_cell_could_be_trained_the_reason_is_not_buried_under_an_empty_table(place, tmp_path):
+    folder, _, _ = place
+    done = ablate("--ablation=table.py", f"--workdir={tmp_path}/new", "--rows=base", "--config.data.path=nowhere.txt",
+                  cwd=folder)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "failed: base/0: config.data.path=nowhere.txt: no such file" in done.stderr
+
+
 def test_cells_are_listed_and_nothing_is_run(place, tmp_path):
     folder, _, _ = place
     done = ablate("--ablation=table.py", f"--workdir={tmp_path}/new", "--dry_run", "--config.model.num_layers=1",
