@@ -1,0 +1,1 @@
+"""Many requests at once through one model, each answered as if it were alone."""

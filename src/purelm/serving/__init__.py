@@ -1,0 +1,1 @@
+"""Models answered over HTTP: OpenAI's protocol, predictions, and a page to talk to."""
