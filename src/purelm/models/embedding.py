@@ -10,6 +10,7 @@ from purelm.config import ModelConfig
 from purelm.config.shapes import vocabulary_size
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import embedding_initializer, kernel_initializer
+from purelm.models.quantization import Quantized, parameter, take_rows
 
 
 class Embedding(nn.Module):
@@ -23,14 +24,17 @@ class Embedding(nn.Module):
     def setup(self) -> None:
         config = self.config
         shape = (vocabulary_size(config), config.width)
-        self.embedding = self.param("embedding", embedding_initializer(config), shape, param_dtype(config))
+        self.embedding = parameter(self, "embedding", embedding_initializer(config), shape, param_dtype(config))
 
-    def table(self) -> jax.Array:
+    def table(self) -> jax.Array | Quantized:
         """[V, D], in the parameters' type."""
         return self.embedding
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
-        x_BTD = jnp.take(self.embedding, tokens_BT, axis=0, mode="clip").astype(compute_dtype(self.config))
+        if isinstance(self.embedding, Quantized):
+            x_BTD = take_rows(self.embedding, tokens_BT).astype(compute_dtype(self.config))
+        else:
+            x_BTD = jnp.take(self.embedding, tokens_BT, axis=0, mode="clip").astype(compute_dtype(self.config))
         return x_BTD if self.config.embedding_scale == "one" else x_BTD * self.config.width ** 0.5
 
 
@@ -58,12 +62,12 @@ class Head(nn.Module):
         config = self.config
         size = vocabulary_size(config)
         if not config.tied_embeddings:
-            self.kernel = self.param("kernel", kernel_initializer(config, "head"), (config.width, size),
-                                     param_dtype(config))
+            self.kernel = parameter(self, "kernel", kernel_initializer(config, "head"), (config.width, size),
+                                    param_dtype(config))
         if config.head_bias:
             self.bias = self.param("bias", nn.initializers.zeros, (size,), param_dtype(config))
 
-    def matrix(self) -> jax.Array:
+    def matrix(self) -> jax.Array | Quantized:
         """[D, V]."""
         return self.kernel
 

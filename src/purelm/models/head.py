@@ -7,16 +7,21 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from purelm.models import quantization
+from purelm.models.quantization import Quantized
 
-def head_logits(x_XD: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
-    """float32 logits_XV of x_XD and a matrix whose `axis` is D ([V, D] for axis 1, [D, V] for axis 0), of x's type.
+
+def head_logits(x_XD: jax.Array, matrix: jax.Array | Quantized, axis: int) -> jax.Array:
+    """float32 logits_XV of x_XD and a matrix whose `axis` is D ([V, D] for axis 1, [D, V] for axis 0).
 
     In bfloat16 the derivative by itself would multiply float32 gradients with bfloat16 operands, which accelerators do
     at half of bfloat16's rate or less, on an array twice as large; so there the gradient is rounded first, as it is
     before every other layer's products.
     """
+    if isinstance(matrix, Quantized):
+        return quantization.product(x_XD, matrix)
     product = _product if x_XD.dtype == jnp.float32 else _rounded_product
-    return product(x_XD, matrix, axis)
+    return product(x_XD, matrix.astype(x_XD.dtype), axis)
 
 
 def _product(x_XD: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:

@@ -8,10 +8,11 @@ import jax
 from purelm.config import ModelConfig
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import Role, kernel_initializer
+from purelm.models.quantization import Quantized, parameter, product
 
 
 class Linear(nn.Module):
-    """x [..., in] -> [..., features], in the compute type; a bias if config.bias.
+    """x [..., in] -> [..., features], in the compute type; a bias if config.bias. The kernel may be quantized.
 
     The leading axes are merged for the product, since XLA's CPU backend transposes the operands of the weight's
     gradient when it contracts over two axes.
@@ -25,9 +26,10 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         config = self.config
         initializer = kernel_initializer(config, self.role)
-        kernel = self.param("kernel", initializer, (x.shape[-1], self.features), param_dtype(config))
+        kernel = parameter(self, "kernel", initializer, (x.shape[-1], self.features), param_dtype(config))
         dtype = compute_dtype(config)
-        y = x.astype(dtype).reshape(-1, x.shape[-1]) @ kernel.astype(dtype)
+        y = x.astype(dtype).reshape(-1, x.shape[-1])
+        y = product(y, kernel).astype(dtype) if isinstance(kernel, Quantized) else y @ kernel.astype(dtype)
         if config.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(config))
             y = y + bias.astype(dtype)

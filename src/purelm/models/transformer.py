@@ -18,12 +18,14 @@ from purelm.models.cache import Cache
 from purelm.models.choice import choose_implementation
 from purelm.models.context import AttentionContext, attention_context, cross_context
 from purelm.models.dropout import dropout
+from purelm.models.dtypes import compute_dtype
 from purelm.models.embedding import Embedding, Head, TokenTypes
 from purelm.models.feed_forward import ACTIVATIONS, GATES
 from purelm.models.head import head_logits
 from purelm.models.linear import Linear
 from purelm.models.norms import Norm
 from purelm.models.positions import LearnedPositions, RelativeBias, sinusoidal
+from purelm.models.quantization import Quantized, dequantize
 from purelm.models.stack import apply_layers, init_layers, source_keys_values
 
 
@@ -99,7 +101,7 @@ class Transformer(nn.Module):
         x_BTD = output.logits_BTV
         # A tied table is contracted as it lies: transposed first, XLA's CPU backend copies it at each decoded token.
         matrix, axis = (self.embedding.table(), 1) if self.config.tied_embeddings else (self.head.matrix(), 0)
-        logits = head_logits(x_BTD.reshape(-1, x_BTD.shape[-1]), matrix.astype(x_BTD.dtype), axis)
+        logits = head_logits(x_BTD.reshape(-1, x_BTD.shape[-1]), matrix, axis)
         if self.config.head_bias:
             logits = logits + self.head.offset().astype(jnp.float32)
         logits_BTV = softcap(logits, self.config.logits_softcap).reshape(*tokens_BT.shape, -1)
@@ -107,7 +109,10 @@ class Transformer(nn.Module):
 
     def head_kernel(self) -> jax.Array:
         """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859)."""
-        return self.embedding.table().T if self.config.tied_embeddings else self.head.matrix()
+        matrix = self.embedding.table() if self.config.tied_embeddings else self.head.matrix()
+        if isinstance(matrix, Quantized):
+            matrix = dequantize(matrix, compute_dtype(self.config))
+        return matrix.T if self.config.tied_embeddings else matrix
 
     def head_bias(self) -> jax.Array | None:
         """[V], added to the products with head_kernel; None without config.head_bias."""
