@@ -1,0 +1,88 @@
+"""From a run's folder to what can be served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from purelm.config import ModelConfig
+from purelm.errors import UserError
+from purelm.serving.served import EngineLike, Limits, Served, served_vocabulary, writes
+from purelm.training.load import LoadedRun, load_run
+
+_PAGE_SIZE = 16
+_CHUNK = 128
+
+
+def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "latest", name: str | None = None,
+                slots: int, cache_mib: float | None, drain_seconds: float, api_key: str | None = None,
+                cors_origin: str | None = None, progress: Callable[[str], None]) -> Served:
+    """Loads a run, and where it writes, starts its engine, warmed up.
+
+    Args:
+      workdir, checkpoint: of the run.
+      limits: of requests.
+      name: of the model; None is the folder's.
+      slots: requests that run at once.
+      cache_mib: memory for keys and values; None is what `slots` whole contexts need.
+      drain_seconds: given to what runs when the server stops.
+      progress: called with a line at the start of each long part.
+
+    Raises UserError as `load_run`, and for sizes that hold no request.
+    """
+    import os
+
+    from purelm.runtime import start_jax
+
+    progress(f"loading {workdir}")
+    start_jax()
+    import jax
+
+    run = load_run(workdir, checkpoint)
+    params = jax.device_put(run.params)
+    engine = None
+    if writes(run.config):
+        progress("warm-up")
+        engine = start_engine(run, params, limits=limits, slots=slots, cache_mib=cache_mib)
+    return Served(name=name or os.path.basename(os.path.abspath(run.folder.path)), run=run, params=params,
+                  engine=engine, vocabulary_size=served_vocabulary(run), limits=limits, drain_seconds=drain_seconds,
+                  api_key=api_key, cors_origin=cors_origin)
+
+
+def start_engine(run: LoadedRun, params: Any, *, limits: Limits, slots: int, cache_mib: float | None) -> EngineLike:
+    """The engine of a run that writes, compiled and running in a thread of its own."""
+    from purelm.inference.engine.engine import Engine
+    from purelm.inference.engine.thread import EngineThread
+
+    model = run.config.model
+    page_size = min(_PAGE_SIZE, model.context_length)
+    engine = Engine(model, params, vocabulary_size=served_vocabulary(run), slots=slots, page_size=page_size,
+                    num_pages=_num_pages(model, page_size, slots, cache_mib), chunk=_chunk(model, page_size),
+                    max_waiting=limits.waiting, max_tokens=limits.prompt_tokens + limits.new_tokens)
+    engine.warm_up()
+    thread = EngineThread(engine)
+    thread.start()
+    return thread
+
+
+def _chunk(model: ModelConfig, page_size: int) -> int:
+    """Tokens of a prefill between decode steps: whole pages, a power of two of them."""
+    chunk = page_size
+    while 2 * chunk <= min(_CHUNK, model.context_length):
+        chunk *= 2
+    return chunk
+
+
+def _num_pages(model: ModelConfig, page_size: int, slots: int, cache_mib: float | None) -> int:
+    """Pages that fit `cache_mib`, or `slots` whole contexts and as much again for what is kept; and the scratch page."""
+    context = -(-model.context_length // page_size)
+    if cache_mib is None:
+        return 2 * slots * context + 1
+    heads = model.num_kv_heads or model.num_heads
+    head_size = model.head_size or model.width // model.num_heads
+    num_bytes = 2 * model.num_layers * heads * head_size * page_size * (2 if model.compute_dtype == "bfloat16" else 4)
+    pages = int(cache_mib * 2**20) // num_bytes
+    if pages < context + 1:
+        raise UserError(f"--cache_mib={cache_mib}: holds {max(pages, 0)} pages of {page_size} tokens; a whole context "
+                        f"needs {(context + 1) * num_bytes / 2**20:.1f} MiB")
+    return pages
