@@ -13,6 +13,7 @@ Evaluate a run on a whole split: its loss (nats), and what its answers score by 
   python experiments/evaluate.py --workdir=runs/a
   python experiments/evaluate.py --workdir=runs/a --split=test --compressors     a language model, beside gzip and xz
   python experiments/evaluate.py --workdir=runs/a --split=test --beam_size=4     a translation
+  python experiments/evaluate.py --workdir=runs/a --quantize=int8                what fewer bits a weight lose
   python experiments/evaluate.py --workdir=runs/a --data_path=questions-words.txt     word vectors, by analogies
 
 Prints one JSON object (numbers alone); all of it goes to evaluation.json in the run folder, and the answers to
@@ -27,6 +28,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "rows at once; the run's o
 COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of gzip -9 and xz -9 on that text too")
 NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "score answers to the first so many alone", lower_bound=1)
 cli.define_decoding_flags()
+cli.define_quantize_flag()
 
 
 def main() -> None:
@@ -35,7 +37,8 @@ def main() -> None:
     evaluation = evaluate_run(
         WORKDIR.value, split=SPLIT.value, checkpoint=CHECKPOINT.value, data_path=DATA_PATH.value,
         batch_size=BATCH_SIZE.value, compressors=COMPRESSORS.value, decoding=cli.decoding_changes(),
-        num_examples=NUM_EXAMPLES.value, progress=lambda line: print(line, file=sys.stderr, flush=True))
+        num_examples=NUM_EXAMPLES.value, quantize=cli.FLAGS.quantize,
+        progress=lambda line: print(line, file=sys.stderr, flush=True))
     print(json.dumps(summary_of(evaluation.metrics)), flush=True)
     written = [write_evaluation(WORKDIR.value, evaluation.metrics), *evaluation.files]
     print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)

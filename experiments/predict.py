@@ -26,6 +26,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best (by valid
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "rows at once; the run's own if not given", lower_bound=1)
 EXPLAIN = flags.DEFINE_bool("explain", False, "classification with attention pooling: what was read, token by token")
 cli.define_decoding_flags()
+cli.define_quantize_flag()
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
 
     rows = answer_new(WORKDIR.value, text=TEXT.value, path=INPUT.value, output=OUTPUT.value,
                       checkpoint=CHECKPOINT.value, batch_size=BATCH_SIZE.value, explain=EXPLAIN.value,
-                      decoding=cli.decoding_changes(),
+                      decoding=cli.decoding_changes(), quantize=cli.FLAGS.quantize,
                       progress=lambda line: print(line, file=sys.stderr, flush=True))
     if OUTPUT.value is None:
         for row in rows:

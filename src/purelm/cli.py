@@ -65,6 +65,12 @@ def define_decoding_flags() -> None:
                        lower_bound=0.0)
 
 
+def define_quantize_flag() -> None:
+    """Adds --quantize, the bits that weights are kept in."""
+    flags.DEFINE_enum("quantize", None, ["bfloat16", "int8", "int4"],
+                      "keep the weights of a Transformer in fewer bits; as they are if not given")
+
+
 def decoding_changes() -> dict[str, object]:
     """What the flags of `define_decoding_flags` say, those that were given."""
     return {name: FLAGS[name].value for name in _DECODING if FLAGS[name].value is not None}
@@ -143,7 +149,7 @@ def _own_flags() -> dict[str, flags.Flag]:
     shown = {flag.name: flag for flag in FLAGS.flags_by_module_dict().get(main_module.__file__ or "", [])}
     own = FLAGS.get_key_flags_for_module(sys.argv[0])
     shown.update({flag.name: flag for flag in own})
-    for name in ("config", "ablation", "help_config", "print_config", *_DECODING):
+    for name in ("config", "ablation", "help_config", "print_config", "quantize", *_DECODING):
         if name in FLAGS:
             shown[name] = FLAGS[name]
     return shown

@@ -14,7 +14,8 @@ from purelm.training.load import load_run
 
 def answer_new(workdir: str | None, *, text: str | None, path: str | None, output: str | None = None,
                checkpoint: str = "latest", batch_size: int | None = None, decoding: dict[str, Any] | None = None,
-               explain: bool = False, progress: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+               explain: bool = False, quantize: str | None = None,
+               progress: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
     """One answer for each new row, in order, as the task's `predict` gives them.
 
     Args:
@@ -24,6 +25,7 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
       output: where the answers will be written; looked at before any work is done.
       batch_size: rows at once; None is the run's.
       decoding: fields of config.decoding to change.
+      quantize: bfloat16, int8 or int4, what weights are kept in; None as they are.
       explain: adds the weights of attention pooling, [token, weight] in the order of the text.
       progress: called with one line at the start of each long part.
 
@@ -44,7 +46,7 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
     from purelm.runtime import start_jax
 
     start_jax()
-    run = with_decoding(load_run(workdir, checkpoint), decoding)
+    run = with_decoding(load_run(workdir, checkpoint, quantize=quantize), decoding)
     evaluator = evaluator_of(run.config)
     if not hasattr(evaluator, "predict"):
         raise UserError(f"config.task.name={run.config.task.name}: {evaluator.__name__} has no predict(run, examples, "

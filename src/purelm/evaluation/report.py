@@ -39,7 +39,7 @@ class Evaluation:
 def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: str = "latest",
                  data_path: str | None = None, batch_size: int | None = None, compressors: bool = False,
                  decoding: dict[str, Any] | None = None, num_examples: int | None = None,
-                 progress: Progress | None = None) -> Evaluation:
+                 quantize: str | None = None, progress: Progress | None = None) -> Evaluation:
     """The loss of a run's model on a whole split, and where the task has answers, their score by the field's metrics.
 
     Predictions go to predictions_SPLIT.jsonl in the run folder, one line an example, pictures beside them.
@@ -54,6 +54,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
       compressors: adds `gzip_bits_per_byte` and `xz_bits_per_byte`, both at level 9 on the split as one text.
       decoding: fields of config.decoding to change.
       num_examples: answers are scored for so many examples of the split alone, its first; None is all.
+      quantize: weights in bfloat16, int8 or int4; adds `quantized_loss_difference`, nats, to the weights as they are.
       progress: called with one line at the start of each long part.
 
     Raises:
@@ -64,7 +65,7 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
 
     start_jax()
     report = progress or (lambda line: None)
-    run = with_decoding(load_run(workdir, checkpoint), decoding)
+    run = with_decoding(load_run(workdir, checkpoint, quantize=quantize), decoding)
     evaluator = evaluator_of(run.config)
     if data_path is not None and hasattr(evaluator, "score_file_of"):
         return Evaluation({"task": run.config.task.name, "step": run.step, "file": data_path,
@@ -74,6 +75,9 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
     metrics = {"task": run.config.task.name, "split": split, "step": run.step,
                **({} if data_path is None else {"data_path": data_path}),
                **loss_of(run, data, split, batch_size), **_sizes(data.splits[split])}
+    if quantize is not None:
+        exact = loss_of(load_run(workdir, checkpoint), data, split, batch_size)
+        metrics.update({"quantize": quantize, "quantized_loss_difference": metrics["loss"] - exact["loss"]})
     if compressors:
         if data.num_bytes(split) is None:
             raise UserError(f"--compressors: the examples of task {run.config.task.name} are no text to compress")

@@ -23,16 +23,19 @@ class LoadedRun:
     step: int
 
 
-def load_run(workdir: str | None, checkpoint: str = "latest", *, field: str = "--workdir") -> LoadedRun:
+def load_run(workdir: str | None, checkpoint: str = "latest", *, field: str = "--workdir",
+             quantize: str | None = None) -> LoadedRun:
     """Opens a run.
 
     Args:
       workdir: its folder.
       checkpoint: "latest", "best" (by validation loss), or a step.
       field: what named the folder, for messages.
+      quantize: bfloat16, int8 or int4, what weights are kept in; None as they are.
 
     Raises:
-      UserError: no run, no such checkpoint, or one that is damaged or does not fit the config.
+      UserError: no run, no such checkpoint, one that is damaged or does not fit the config, or a network that is not
+        quantized.
     """
     if not workdir:
         raise UserError("--workdir is missing; give the folder of a run, such as --workdir=runs/a")
@@ -50,4 +53,9 @@ def load_run(workdir: str | None, checkpoint: str = "latest", *, field: str = "-
                         "hash); put the right one back")
     params, step = restore_params(folder.checkpoints, int(checkpoint) if checkpoint.isdecimal() else checkpoint,
                                   shapes=params_shapes(config))
-    return LoadedRun(folder, config, tokenizer, read_labels(folder), merge_adapters(config.adapter, params), step)
+    params = merge_adapters(config.adapter, params)
+    if quantize is not None:
+        from purelm.models.quantization import quantize_params
+
+        params = quantize_params(config.model, params, quantize)
+    return LoadedRun(folder, config, tokenizer, read_labels(folder), params, step)
