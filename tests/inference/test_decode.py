@@ -11,7 +11,7 @@ import pytest
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
-from purelm.inference import decode
+from purelm.inference import decode_loop, sampling
 from purelm.inference.decode import generate, window_start
 from purelm.inference.sampling import Sampler, mask_vocabulary, sample
 from purelm.models import Transformer, make_model, unstack_layers
@@ -101,20 +101,20 @@ def test_top_k_and_top_p_reach_the_loop():
 def test_any_prompt_length_gives_the_full_forward_and_few_programs():
     # Reddens with: a prompt of one token, of one context, or longer, treated wrongly; a program for each length.
     config = variant(context_length=12)
-    before = decode._run._cache_size()
+    before = decode_loop.run._cache_size()
     for length in [*range(1, 16), 24, 40]:
         found = run(config, prompts(2, length), 4)
         np.testing.assert_array_equal(found.ids_BT, uncached(config, prompts(2, length), 4), err_msg=f"{length}")
-    assert decode._run._cache_size() - before <= 2
+    assert decode_loop.run._cache_size() - before <= 2
 
 
 def test_a_cache_longer_than_one_bucket():
     config = variant(context_length=100, positions="rope")
-    before = decode._run._cache_size()
+    before = decode_loop.run._cache_size()
     for length, num_tokens in [(20, 7), (18, 9), (25, 3)]:
         found = run(config, prompts(1, length), num_tokens)
         np.testing.assert_array_equal(found.ids_BT, uncached(config, prompts(1, length), num_tokens))
-    assert decode._run._cache_size() - before == 1
+    assert decode_loop.run._cache_size() - before == 1
     # Reddens with a prefill sized for the prompt, too short for the windows that follow.
     for length, num_tokens in [(90, 5), (3, 105)]:
         found = run(config, prompts(1, length), num_tokens)
@@ -149,7 +149,7 @@ def test_rows_stop_at_different_times_and_the_loop_with_the_last(monkeypatch):
         jax.debug.callback(lambda: steps.append(1))
         return sample(sampler, logits_BV, keys_B)
 
-    monkeypatch.setattr(decode, "sample", counted)
+    monkeypatch.setattr(sampling, "sample", counted)
     found = run(config, prompts(6, 3), 40, stop_id=stop_id)
     jax.effects_barrier()
     stops = [int(np.argmax(row == stop_id)) if stop_id in row else None for row in free]

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.models import Cache, Transformer, init_cache, make_model, unstack_layers
+from purelm.config.shapes import num_kv_heads
+from purelm.models import Cache, Transformer, decoding, init_cache, make_model, unstack_layers
+
+# How keys and values are kept: all of them, those of config.attention_window alone, or as 8-bit integers.
+CacheKind = Literal["full", "rolling", "int8"]
+
+SOURCE_READERS = ("encoder_decoder", "recurrent_encoder_decoder")
+
+
+class Source(NamedTuple):
+    """What an encoder-decoder reads first: ids_BS, int32, and segments_BS, 1 or 0 for padding."""
+
+    ids_BS: jax.Array
+    segments_BS: jax.Array
 
 
 class Steps(NamedTuple):
@@ -17,16 +30,32 @@ class Steps(NamedTuple):
 
     memory: before any token. step: (tokens_B1, memory) -> (logits_BV of the next token, memory). prefill: (ids_BX,
     start, position, memory) -> the memory of tokens start to position - 2: the last one before `position` is left to
-    the first step.
+    the first step; None of a model that reads its target token by token alone. take_rows: (memory, rows_B) -> the
+    memory whose row i was row rows_B[i].
     """
 
     memory: Any
     step: Callable[[jax.Array, Any], tuple[jax.Array, Any]]
-    prefill: Callable[[jax.Array, jax.Array, jax.Array, Any], Any]
+    prefill: Callable[[jax.Array, jax.Array, jax.Array, Any], Any] | None
+    take_rows: Callable[[Any, jax.Array], Any]
+
+
+def make_steps(config: ModelConfig, params: Any, *, rows: int, cache: int, prefill: int, prompt_end: jax.Array,
+               kind: CacheKind, source: Source | None) -> Steps:
+    """The steps of any model that writes, over `rows` rows.
+
+    cache, prefill: tokens that a cache has room for, and that are read at once. prompt_end: see `transformer_steps`.
+    kind: of the cache, of a decoder. source: of an encoder-decoder.
+    """
+    if source is not None:
+        return source_steps(config, params, source, length=cache)
+    if config.architecture == "recurrent":
+        return recurrent_steps(config, params, rows=rows, prefill=prefill)
+    return transformer_steps(config, params, rows=rows, cache=cache, prefill=prefill, prompt_end=prompt_end, kind=kind)
 
 
 def transformer_steps(config: ModelConfig, params: Any, *, rows: int, cache: int, prefill: int,
-                      prompt_end: jax.Array) -> Steps:
+                      prompt_end: jax.Array, kind: CacheKind = "full") -> Steps:
     """A decoder's: a cache of `cache` rows, filled `prefill` tokens at once.
 
     prompt_end: position where the prompt ends, for a prefix language model, whose prompt is read both ways.
@@ -51,12 +80,21 @@ def transformer_steps(config: ModelConfig, params: Any, *, rows: int, cache: int
         cache = model.apply({"params": params}, tokens_BT, cache=cache, **prefix).cache
         return cache._replace(length=position - 1 - start)
 
-    return Steps(init_cache(config, rows, cache), step, fill)
+    def take_rows(cache: Cache, rows_B: jax.Array) -> Cache:
+        def take(flat: jax.Array) -> jax.Array:
+            by_row = flat.reshape(-1, num_kv_heads(config), *flat.shape[1:])
+            return jnp.take(by_row, rows_B, axis=0).reshape(-1, *flat.shape[1:])
+
+        keys, values = jax.tree.map(take, (cache.keys, cache.values))
+        return cache._replace(keys=keys, values=values)
+
+    return Steps(init_cache(config, rows, cache), step, fill, take_rows)
 
 
 def recurrent_steps(config: ModelConfig, params: Any, *, rows: int, prefill: int) -> Steps:
     """A recurrent network's: its state, which has no capacity; `prefill` tokens are read at once."""
     from purelm.models.recurrent import Carry, init_carry
+    from purelm.models.recurrent.decoding import take_rows
 
     model = make_model(config)
 
@@ -70,4 +108,16 @@ def recurrent_steps(config: ModelConfig, params: Any, *, rows: int, prefill: int
         segments_BT = jnp.broadcast_to(start + jnp.arange(prefill) < position - 1, tokens_BT.shape).astype(jnp.int32)
         return model.apply({"params": params}, tokens_BT, carry=carry, segments_BT=segments_BT, method="hidden").cache
 
-    return Steps(init_carry(config, rows), step, fill)
+    return Steps(init_carry(config, rows), step, fill, take_rows)
+
+
+def source_steps(config: ModelConfig, params: Any, source: Source, *, length: int) -> Steps:
+    """An encoder-decoder's: the source is read here, once; then there is room for `length` tokens of the target."""
+    if config.architecture == "encoder_decoder":
+        params = unstack_layers(params)
+
+    def step(tokens_B1: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        return decoding.step(config, params, tokens_B1, state)
+
+    state = decoding.start(config, params, source.ids_BS, source.segments_BS, length)
+    return Steps(state, step, None, decoding.take_rows)
