@@ -10,11 +10,12 @@ from purelm.config import ModelConfig
 from purelm.config.numbers import is_zero
 from purelm.config.shapes import head_size, num_kv_heads
 from purelm.models import cache as kv_cache
-from purelm.models.attention_forms import library_attention, naive_attention, splash_attention
+from purelm.models.attention_forms import library_attention, naive_attention, paged_attention, splash_attention
 from purelm.models.context import AttentionContext
 from purelm.models.dtypes import param_dtype
 from purelm.models.linear import Linear
 from purelm.models.norms import HeadNorm
+from purelm.models.paged_cache import write_pages
 from purelm.models.positions import rotate
 
 
@@ -54,9 +55,9 @@ class Attention(nn.Module):
         return jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
 
     def __call__(
-        self, x_BTD: jax.Array, context: AttentionContext, cached: tuple[jax.Array, jax.Array] | None, *,
+        self, x_BTD: jax.Array, context: AttentionContext, cached: tuple[kv_cache.Rows, kv_cache.Rows] | None, *,
         deterministic: bool,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None, jax.Array | None]:
+    ) -> tuple[jax.Array, tuple[kv_cache.Rows, kv_cache.Rows] | None, jax.Array | None]:
         """(y_BTD, this layer's cache with the new keys and values, weights_BNTS of the naive form or None).
 
         In cross-attention `cached` is the source's keys and values (cache.flat), and nothing is written.
@@ -69,10 +70,12 @@ class Attention(nn.Module):
             query_BTNH = rotate(query_BTNH, *context.rotation)
         if not context.is_cross:
             key_BKSH, value_BKSH = self.keys_values(x_BTD, context.rotation)
-            if cached is not None:
+            if context.implementation == "paged":
                 new = (key_BKSH, value_BKSH)
-                cached = tuple(kv_cache.write(old, rows, context.start) for old, rows in zip(cached, new))
-                key_BKSH, value_BKSH = (rows.astype(query_BTNH.dtype) for rows in cached)
+                cached = tuple(write_pages(pages, rows, context.access) for pages, rows in zip(cached, new))
+            elif cached is not None:
+                (key_BKSH, value_BKSH), cached = kv_cache.update(
+                    cached, (key_BKSH, value_BKSH), context.access, query_BTNH.dtype)
         else:
             key_BKSH, value_BKSH = self.keys_values(context.source_BSD) if cached is None else cached
         sink_N = self.sink if config.attention_sink else None
@@ -80,6 +83,8 @@ class Attention(nn.Module):
         if context.implementation == "naive":
             key = self.make_rng("dropout") if not (deterministic or is_zero(config.attention_dropout)) else None
             y_BTNH, weights_BNTS = naive_attention(config, query_BTNH, key_BKSH, value_BKSH, context, sink_N, key)
+        elif context.implementation == "paged":
+            y_BTNH = paged_attention(config, query_BTNH, *cached, context.access, sink_N)
         elif context.implementation == "splash":
             y_BTNH = splash_attention(config, query_BTNH, key_BKSH, value_BKSH, context)
         else:

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 
 from purelm.config import ModelConfig
 from purelm.config.shapes import head_size
-from purelm.models.context import AttentionContext
+from purelm.models.cache import Rows, read
+from purelm.models.context import AttentionContext, cached_mask
 from purelm.models.dropout import dropout
+from purelm.models.paged_cache import PagedAccess, gather_pages
+from purelm.models.positions import alibi_bias
 
 FORMS = ("naive", "xla", "cudnn", "splash")
 
@@ -62,6 +65,77 @@ def naive_attention(
     dropped_BNTS = dropout(weights_BNTS, config.attention_dropout, dropout_key).astype(value_BKSH.dtype)
     y_BKQH = jnp.einsum("...QS,...SH->...QH", dropped_BNTS.reshape(*leading, -1, S), value_BKSH)
     return jnp.swapaxes(y_BKQH.reshape(B, N, T, H), 1, 2), weights_BNTS
+
+
+def paged_attention(
+    config: ModelConfig, query_BTNH: jax.Array, keys: Rows, values: Rows, access: PagedAccess, sink_N: jax.Array | None
+) -> jax.Array:
+    """y_BTNH over one layer's pages, a few at a time with a running maximum and sum (online softmax: Milakov &
+    Gimelshein 2018, arXiv 1805.02867), for as many steps as the longest row needs.
+
+    A step past a row's end changes none of its bits: it multiplies by exactly 1 and adds exactly 0.
+    """
+    B, T, N, H = query_BTNH.shape
+    query_BNTH = jnp.swapaxes(query_BTNH * jnp.asarray(attention_scale(config), query_BTNH.dtype), 1, 2)
+    num_kv_heads = jax.tree.leaves(keys)[0].shape[1]
+    query_XQH = query_BNTH.reshape(B * num_kv_heads, -1, H)
+    Q = query_XQH.shape[1]
+
+    def step(number: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        top_XQ1, sum_XQ1, y_XQH = carry
+        key_BKSH, value_BKSH, rows_BS = _pages_of_step(keys, values, access, number, query_BTNH.dtype)
+        S = rows_BS.shape[1]
+        scores_XQS = jnp.einsum(
+            "XQH,XSH->XQS", query_XQH, key_BKSH.reshape(-1, S, H), preferred_element_type=jnp.float32)
+        scores_BNTS = softcap(scores_XQS.reshape(B, N, T, S), config.attention_softcap)
+        bias_BNTS = _page_bias(config, access, rows_BS)
+        if bias_BNTS is not None:
+            scores_BNTS = scores_BNTS + bias_BNTS
+        mask_BTS = cached_mask(config, access.query_rows_BT, rows_BS, access.prefix_BT)
+        scores_XQS = jnp.where(mask_BTS[:, None], scores_BNTS, MASKED).reshape(-1, Q, S)
+        new_top_XQ1 = jnp.maximum(top_XQ1, jnp.max(scores_XQS, axis=-1, keepdims=True))
+        weights_XQS = jnp.exp(scores_XQS - new_top_XQ1)
+        kept_XQ1 = jnp.exp(top_XQ1 - new_top_XQ1)
+        new_XQH = jnp.einsum("XQS,XSH->XQH", weights_XQS.astype(value_BKSH.dtype), value_BKSH.reshape(-1, S, H),
+                             preferred_element_type=jnp.float32)
+        sum_XQ1 = sum_XQ1 * kept_XQ1 + jnp.sum(weights_XQS, axis=-1, keepdims=True)
+        return new_top_XQ1, sum_XQ1, y_XQH * kept_XQ1 + new_XQH
+
+    column_XQ1 = jnp.zeros((*query_XQH.shape[:2], 1), jnp.float32)
+    start = (column_XQ1 + MASKED, column_XQ1, jnp.zeros(query_XQH.shape, jnp.float32))
+    top_XQ1, sum_XQ1, y_XQH = jax.lax.fori_loop(0, access.steps, step, start)
+    if sink_N is not None:
+        sink_XQ1 = jnp.broadcast_to(sink_N.astype(jnp.float32)[:, None], (B, N, T)).reshape(top_XQ1.shape)
+        # The sink is one more key, whose value is 0.
+        all_XQ1 = jnp.maximum(top_XQ1, sink_XQ1)
+        y_XQH = y_XQH * jnp.exp(top_XQ1 - all_XQ1)
+        sum_XQ1 = sum_XQ1 * jnp.exp(top_XQ1 - all_XQ1) + jnp.exp(sink_XQ1 - all_XQ1)
+    y_BNTH = (y_XQH / sum_XQ1).astype(query_BTNH.dtype).reshape(B, N, T, H)
+    return jnp.swapaxes(y_BNTH, 1, 2)
+
+
+def _pages_of_step(
+    keys: Rows, values: Rows, access: PagedAccess, number: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(key_BKSH, value_BKSH, their positions rows_BS) of one step's pages."""
+    page_BX = access.first_B[:, None] + number * access.pages_a_step + jnp.arange(access.pages_a_step)
+    numbers_BX = jnp.take_along_axis(access.tables_BP, page_BX, axis=1, mode="clip")
+    rows_BXP = page_BX[:, :, None] * access.page_size + jnp.arange(access.page_size)
+    rows_BS = rows_BXP.reshape(page_BX.shape[0], -1)
+    key_BKSH, value_BKSH = (read(gather_pages(pages, numbers_BX), dtype) for pages in (keys, values))
+    # A weight of 0 does not hide a value that is not finite, which another row may have left there.
+    written_BS = rows_BS < access.ends_B[:, None]
+    return key_BKSH, jnp.where(written_BS[:, None, :, None], value_BKSH, 0), rows_BS
+
+
+def _page_bias(config: ModelConfig, access: PagedAccess, rows_BS: jax.Array) -> jax.Array | None:
+    """bias_BNTS of keys at rows_BS."""
+    if config.positions == "alibi":
+        return alibi_bias(config.num_heads, access.positions_BT, rows_BS, both_ways=config.prefix_attention)
+    if access.bias_ND is None:
+        return None
+    distance_BTS = access.positions_BT[:, :, None] - rows_BS[:, None, :]
+    return jnp.moveaxis(jnp.take(access.bias_ND, distance_BTS, axis=1, mode="clip"), 0, 1)
 
 
 def library_attention(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
-from purelm.models.cache import Cache, init_cache
+from purelm.models.cache import Cache, init_cache, take_cache_rows, take_rows_of
 from purelm.models.transformer import Encoded, Transformer
 
 Params = Any
@@ -74,16 +74,10 @@ def take_rows(state: Any, rows_B: jax.Array, *, same_source: bool = False) -> An
     if not isinstance(state, State):
         from purelm.models.recurrent import decoding as recurrent_decoding
 
-        return recurrent_decoding.take_rows(state, rows_B)
-    batch_size = state.encoded.segments_BS.shape[0]
-
-    def take(flat: jax.Array) -> jax.Array:
-        taken = jnp.take(flat.reshape(batch_size, -1, *flat.shape[1:]), rows_B, axis=0)
-        return taken.reshape(-1, *flat.shape[1:])
-
-    keys, values = jax.tree.map(take, (state.cache.keys, state.cache.values))
-    encoded = state.encoded
+        return recurrent_decoding.take_rows(state, rows_B, same_source=same_source)
+    cache, encoded = take_cache_rows(state.cache, rows_B), state.encoded
     if not same_source:
         segments_BS = jnp.take(encoded.segments_BS, rows_B, axis=0)
-        encoded = Encoded(None, segments_BS, jax.tree.map(take, encoded.cross))
-    return State(Cache(keys, values, state.cache.length), encoded)
+        cross = jax.tree.map(lambda rows: take_rows_of(rows, rows_B, state.cache.num_kv_heads), encoded.cross)
+        encoded = Encoded(None, segments_BS, cross)
+    return State(cache, encoded)

@@ -18,11 +18,13 @@ from purelm.models.block import Block, KeysValues
 from purelm.models.cache import Cache, flat
 from purelm.models.context import AttentionContext
 from purelm.models.dtypes import compute_dtype
+from purelm.models.paged_cache import PagedCache
 
 Params = Any
 # (parameters of one layer, x_BTD, its cache, its keys and values of the source, dropout key) -> (x_BTD, cache, weights)
 LayerFunction = Callable[[Params, jax.Array, Any, Any, jax.Array | None], tuple[jax.Array, Any, dict[str, Any]]]
 Collected = dict[str, jax.Array]
+AnyCache = Cache | PagedCache
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -74,9 +76,9 @@ def _layer_function(config: ModelConfig, context: AttentionContext, *, in_scan: 
 
 
 def _loop(
-    config: ModelConfig, layers: tuple[Params, ...], x_BTD: jax.Array, context: AttentionContext, cache: Cache | None,
-    sources: tuple[KeysValues, ...] | None, dropout_key: jax.Array | None, collect: bool,
-) -> tuple[jax.Array, Cache | None, Collected | None]:
+    config: ModelConfig, layers: tuple[Params, ...], x_BTD: jax.Array, context: AttentionContext,
+    cache: AnyCache | None, sources: tuple[KeysValues, ...] | None, dropout_key: jax.Array | None, collect: bool,
+) -> tuple[jax.Array, AnyCache | None, Collected | None]:
     layer_function = _layer_function(config, context, in_scan=False)
     caches, seen = [], []
     for number in range(config.num_layers):
@@ -88,7 +90,7 @@ def _loop(
         seen.append({"residual": x_BTD, **weights})
     if cache is not None:
         keys, values = zip(*caches)
-        cache = Cache(keys, values, cache.length + x_BTD.shape[1])
+        cache = cache.extended(keys, values, context.access.added)
     return x_BTD, cache, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if collect else None
 
 
@@ -113,9 +115,9 @@ def _scan(
 
 
 def apply_layers(
-    config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, cache: Cache | None,
+    config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, cache: AnyCache | None,
     dropout_key: jax.Array | None, *, sources: tuple[KeysValues, ...] | None = None, collect: bool,
-) -> tuple[jax.Array, Cache | None, Collected | None]:
+) -> tuple[jax.Array, AnyCache | None, Collected | None]:
     """(x_BTD after all layers, the cache with the new tokens, what `collect` asks for or None).
 
     What is collected is stacked over layers: residual [L, B, T, D], attention_weights and with an encoder

@@ -14,9 +14,9 @@ from purelm.config.shapes import check_model, encoder_config
 from purelm.errors import UserError
 from purelm.models.attention_forms import softcap
 from purelm.models.block import KeysValues
-from purelm.models.cache import Cache
+from purelm.models.cache import Cache, access, token_rows
 from purelm.models.choice import choose_implementation
-from purelm.models.context import AttentionContext, attention_context, cross_context
+from purelm.models.context import AttentionContext, attention_context, cross_context, paged_context
 from purelm.models.dropout import dropout
 from purelm.models.dtypes import compute_dtype
 from purelm.models.embedding import Embedding, Head, TokenTypes
@@ -24,9 +24,10 @@ from purelm.models.feed_forward import ACTIVATIONS, GATES
 from purelm.models.head import head_logits
 from purelm.models.linear import Linear
 from purelm.models.norms import Norm
+from purelm.models.paged_cache import PagedCache, paged_access
 from purelm.models.positions import LearnedPositions, RelativeBias, sinusoidal
 from purelm.models.quantization import Quantized, dequantize
-from purelm.models.stack import apply_layers, init_layers, source_keys_values
+from purelm.models.stack import AnyCache, apply_layers, init_layers, source_keys_values
 
 
 class Output(NamedTuple):
@@ -43,7 +44,7 @@ class Output(NamedTuple):
     """
 
     logits_BTV: jax.Array
-    cache: Cache | None
+    cache: AnyCache | None
     intermediates: dict[str, jax.Array] | None
 
 
@@ -157,8 +158,8 @@ class Transformer(nn.Module):
     def features(
         self, tokens_BT: jax.Array, *, positions_BT: jax.Array | None = None, segments_BT: jax.Array | None = None,
         token_types_BT: jax.Array | None = None, prefix_BT: jax.Array | None = None, encoded: Encoded | None = None,
-        cache: Cache | None = None, deterministic: bool = True, collect: bool = False,
-        embedding: Embedding | None = None,
+        cache: AnyCache | None = None, new_lengths: jax.Array | None = None, deterministic: bool = True,
+        collect: bool = False, embedding: Embedding | None = None,
     ) -> Output:
         """The final, normalized x_BTD of the stack in place of logits.
 
@@ -166,18 +167,19 @@ class Transformer(nn.Module):
         segments_BT: attention stays inside a segment, of the source too; none is one for all. token_types_BT: below
         config.token_types; none is all 0. prefix_BT: True on a prompt's tokens, which see each other both ways
         (config.prefix_attention; with a cache, a prompt comes in one call). encoded: of an encoder-decoder, what
-        `encode` gave. cache: what was seen before. collect: fill Output.intermediates. embedding: the table to read in
+        `encode` gave. cache: what was seen before. new_lengths: int32, a
+        scalar or [B], how many of the T tokens are no padding, which is on the right and which the cache forgets; none
+        is all. collect: fill Output.intermediates. embedding: the table to read in
         place of the model's own. Dropout needs rngs={"dropout": key} and deterministic=False.
         """
         config = self.config
         num_tokens = tokens_BT.shape[1]
-        start = None if cache is None else cache.length
         if self.is_initializing() and config.architecture == "encoder_decoder" and encoded is None:
             encoded = self.encode(tokens_BT)
-        self._check_call(num_tokens, segments_BT, cache)
+        self._check_call(num_tokens, segments_BT, cache, new_lengths, collect)
         self._check_inputs(token_types_BT, prefix_BT, encoded)
         if positions_BT is None:
-            positions_BT = jnp.arange(num_tokens)[None] + (0 if start is None else start)
+            positions_BT = jnp.arange(num_tokens)[None] if cache is None else token_rows(cache.length, num_tokens)
         x_BTD = self._embed(tokens_BT, positions_BT, token_types_BT, embedding, deterministic)
         implementation = choose_implementation(
             config, num_tokens=num_tokens, cached=cache is not None, collect=collect or self.is_initializing(),
@@ -185,7 +187,7 @@ class Transformer(nn.Module):
         cross = None
         if encoded is not None:
             cross = cross_context(implementation, encoded.features_BSD, segments_BT, encoded.segments_BS)
-        context = self._context(implementation, positions_BT, segments_BT, prefix_BT, cross, cache)
+        context = self._context(implementation, positions_BT, segments_BT, prefix_BT, cross, cache, new_lengths)
         if self.is_initializing():
             return Output(self._final(x_BTD), cache, None)
         rates = (config.attention_dropout, config.residual_dropout, config.feed_forward_dropout)
@@ -228,19 +230,29 @@ class Transformer(nn.Module):
 
     def _context(
         self, implementation: str, positions_BT: jax.Array, segments_BT: jax.Array | None, prefix_BT: jax.Array | None,
-        cross: AttentionContext | None, cache: Cache | None,
+        cross: AttentionContext | None, cache: AnyCache | None, new_lengths: jax.Array | None,
     ) -> AttentionContext:
-        """What all layers share. With a cache, a key's position is its row in the cache."""
-        if cache is None:
-            key_positions_BS, start = positions_BT, None
-        else:
-            key_positions_BS, start = jnp.arange(cache.capacity)[None], cache.length
-        relative_bias = self.relative_bias(positions_BT, key_positions_BS) if self.config.positions == "t5" else None
+        """What all layers share. With a cache, a key's position is how many tokens its row held before."""
+        config = self.config
+        relative = self.relative_bias if config.positions == "t5" else None
+        if isinstance(cache, PagedCache):
+            bias_ND = None
+            if relative is not None:  # By distance, so that its size does not follow the queries' number.
+                bias_ND = relative(jnp.arange(cache.capacity)[None], jnp.zeros((1, 1), jnp.int32))[0, :, :, 0]
+            use = paged_access(config, cache, positions_BT, new_lengths, bias_ND, prefix_BT)
+            return paged_context(config, use, cross)
+        key_positions_BS, use = positions_BT, None
+        if cache is not None:
+            use = access(cache, positions_BT.shape[1], config.attention_window, new_lengths)
+            key_positions_BS = jnp.arange(cache.capacity)[None] if use.key_rows_BS is None else use.key_rows_BS
+        bias_BNTS = None if relative is None else relative(positions_BT, key_positions_BS)
         return attention_context(
-            self.config, implementation, positions_BT, key_positions_BS, relative_bias, segments_BT, start, prefix_BT,
-            cross)
+            config, implementation, positions_BT, key_positions_BS, bias_BNTS, segments_BT, use, prefix_BT, cross)
 
-    def _check_call(self, num_tokens: int, segments_BT: jax.Array | None, cache: Cache | None) -> None:
+    def _check_call(
+        self, num_tokens: int, segments_BT: jax.Array | None, cache: AnyCache | None, new_lengths: jax.Array | None,
+        collect: bool,
+    ) -> None:
         config = self.config
         if cache is None and config.positions == "learned" and num_tokens > config.context_length:
             raise UserError(f"{num_tokens} tokens do not fit config.model.context_length={config.context_length} "
@@ -249,7 +261,12 @@ class Transformer(nn.Module):
             raise UserError("an encoder has no cache, since each token sees the ones after it: leave cache out")
         if cache is not None and segments_BT is not None:
             raise UserError("segments_BT cannot be given with a cache, which holds one segment a row: give one of them")
-        if cache is not None and num_tokens > cache.capacity:
+        if cache is None and new_lengths is not None:
+            raise UserError("new_lengths says what a cache keeps, and there is none: give cache, or segments_BT")
+        if isinstance(cache, PagedCache) and collect:
+            raise UserError("attention weights over pages are not collected: give a cache of init_cache")
+        rolls = isinstance(cache, Cache) and cache.rolling
+        if cache is not None and not rolls and num_tokens > cache.capacity:
             raise UserError(f"{num_tokens} tokens do not fit a cache of {cache.capacity}: make it longer")
 
     def _check_inputs(

@@ -1,0 +1,139 @@
+"""Keys and values in pages that rows own by a table: rows of any length share one store, and may share pages."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purelm.config import ModelConfig
+from purelm.config.shapes import head_size, num_kv_heads
+from purelm.models.cache import Rows, empty_rows, stored, token_rows
+from purelm.models.dtypes import compute_dtype
+
+# Numbers of keys that one step of attention gathers. On a CPU the copy should still lie in the processor's cache when
+# the product reads it; elsewhere few large steps are quicker. And the keys a row within which it stays.
+_GATHERED = {"cpu": 2 ** 20}
+_GATHERED_ELSEWHERE = 2 ** 24
+_FEWEST_KEYS, _MOST_KEYS = 64, 512
+
+
+class PagedCache(NamedTuple):
+    """Kwon et al. 2023, PagedAttention, arXiv 2309.06180; an argument and a result of the model, as models.cache.Cache.
+
+    keys, values: one [pages, K, page_size, H] a layer (or Int8Rows of it). tables_BP: int32, row b's tokens
+    p * page_size to (p + 1) * page_size - 1 are on page tables_BP[b, p]. Page 0 is scratch: what nobody reads is
+    written there (padding, rows in no use, whose tables are 0, and tokens past the table), and entries that are not
+    needed yet may be 0. lengths_B: int32, tokens that each row holds. Pages of several rows may be the same, as long as
+    they are full.
+
+    What is on a page past its row's length is never read, not even if it is not finite.
+    """
+
+    keys: tuple[Rows, ...]
+    values: tuple[Rows, ...]
+    tables_BP: jax.Array
+    lengths_B: jax.Array
+
+    @property
+    def page_size(self) -> int:
+        """Tokens of a page."""
+        return jax.tree.leaves(self.keys[0])[0].shape[2]
+
+    @property
+    def capacity(self) -> int:
+        """The tokens a row's table has room for."""
+        return self.tables_BP.shape[1] * self.page_size
+
+    @property
+    def length(self) -> jax.Array:
+        """lengths_B, by the name it has in Cache."""
+        return self.lengths_B
+
+    def extended(self, keys: tuple[Rows, ...], values: tuple[Rows, ...], added: Any) -> PagedCache:
+        """With the pages after a call that added so many tokens a row."""
+        return PagedCache(keys, values, self.tables_BP, self.lengths_B + added)
+
+
+class PagedAccess(NamedTuple):
+    """Where a call's T new tokens go and which pages it attends to; the same in all layers.
+
+    page_BT, offset_BT: of each new token. query_rows_BT: its position. ends_B: of what is read. first_B: the number of
+    the first page that is seen. steps: of attention, as many as the longest row needs; pages_a_step: static.
+    positions_BT: as given to the model, for biases. bias_ND: T5's, by distance. prefix_BT: as given. added: tokens that
+    stay.
+    """
+
+    tables_BP: jax.Array
+    page_size: int
+    page_BT: jax.Array
+    offset_BT: jax.Array
+    query_rows_BT: jax.Array
+    ends_B: jax.Array
+    first_B: jax.Array
+    steps: jax.Array
+    pages_a_step: int
+    positions_BT: jax.Array
+    bias_ND: jax.Array | None
+    prefix_BT: jax.Array | None
+    added: Any
+
+
+def init_pages(
+    config: ModelConfig, num_pages: int, page_size: int, dtype: jnp.dtype | None = None, int8: bool = False
+) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
+    """(keys, values) of `num_pages` empty pages, the scratch page among them, in `dtype` (none is the compute type)."""
+    shape = (num_pages, num_kv_heads(config), page_size, head_size(config))
+    dtype = compute_dtype(config) if dtype is None else dtype
+    pages = [empty_rows(shape, dtype, int8) for _ in range(2 * config.num_layers)]
+    return tuple(pages[: config.num_layers]), tuple(pages[config.num_layers:])
+
+
+def paged_access(
+    config: ModelConfig, cache: PagedCache, positions_BT: jax.Array, new_lengths: jax.Array | None,
+    bias_ND: jax.Array | None, prefix_BT: jax.Array | None,
+) -> PagedAccess:
+    """How a call uses `cache`; positions_BT [1 or B, T], new_lengths: the new tokens that are no padding."""
+    num_tokens, size = positions_BT.shape[1], cache.page_size
+    rows_BT = token_rows(cache.lengths_B, num_tokens)
+    added = num_tokens if new_lengths is None else new_lengths
+    ends_B = cache.lengths_B + added
+    kept_BT = (rows_BT < cache.capacity) & (rows_BT < ends_B[:, None])
+    owned_BT = jnp.take_along_axis(cache.tables_BP, rows_BT // size, axis=1, mode="clip")
+    window = config.attention_window
+    first_B = jnp.zeros_like(ends_B)
+    if window is not None:
+        first_B = jnp.maximum(cache.lengths_B - window + 1, 0) // size
+    pages = _pages_a_step(config, cache)
+    last_B = (jnp.minimum(cache.lengths_B + num_tokens, cache.capacity) - 1) // size
+    return PagedAccess(
+        cache.tables_BP, size, jnp.where(kept_BT, owned_BT, 0), rows_BT % size, rows_BT, ends_B, first_B,
+        jnp.maximum(jnp.max((last_B - first_B) // pages) + 1, 1), pages, positions_BT, bias_ND, prefix_BT, added)
+
+
+def _pages_a_step(config: ModelConfig, cache: PagedCache) -> int:
+    batch_size, num_pages = cache.tables_BP.shape
+    gathered = _GATHERED.get(jax.default_backend(), _GATHERED_ELSEWHERE)
+    keys = gathered // (batch_size * num_kv_heads(config) * head_size(config))
+    keys = min(max(keys, _FEWEST_KEYS), _MOST_KEYS)
+    return min(max(keys // cache.page_size, 1), num_pages)
+
+
+def write_pages(pages: Rows, new_BKTH: jax.Array, use: PagedAccess) -> Rows:
+    """One layer's pages with the new keys or values, in place where XLA owns the buffer."""
+
+    def write(old: jax.Array, new_BKTX: jax.Array) -> jax.Array:
+        return old.at[use.page_BT, :, use.offset_BT].set(jnp.swapaxes(new_BKTX, 1, 2), mode="promise_in_bounds")
+
+    return jax.tree.map(write, pages, stored(new_BKTH, pages))
+
+
+def gather_pages(pages: Rows, numbers_BX: jax.Array) -> Rows:
+    """Pages numbers_BX of each row, one after the other: [B, K, X * page_size, H]."""
+
+    def gather(leaf: jax.Array) -> jax.Array:
+        found_BKXPH = jnp.swapaxes(leaf.at[numbers_BX].get(mode="promise_in_bounds"), 1, 2)
+        return found_BKXPH.reshape(*found_BKXPH.shape[:2], -1, found_BKXPH.shape[-1])
+
+    return jax.tree.map(gather, pages)
