@@ -145,11 +145,12 @@ def test_rows_stop_at_different_times_and_the_loop_with_the_last(monkeypatch):
     free = uncached(config, prompts(6, 3), 40)
     stop_id, steps = int(free[0, 9]), []
 
-    def counted(sampler, logits_BV, keys_B):
+    def counted(sampler, logits_BV, keys_B, history, **options):
         jax.debug.callback(lambda: steps.append(1))
-        return sample(sampler, logits_BV, keys_B)
+        return draw(sampler, logits_BV, keys_B, history, **options)
 
-    monkeypatch.setattr(sampling, "sample", counted)
+    draw = sampling.draw
+    monkeypatch.setattr(sampling, "draw", counted)
     found = run(config, prompts(6, 3), 40, stop_id=stop_id)
     jax.effects_barrier()
     stops = [int(np.argmax(row == stop_id)) if stop_id in row else None for row in free]

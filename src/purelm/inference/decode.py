@@ -14,13 +14,15 @@ token is taken in place of the drawn one. So every row is what it would be alone
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
+from purelm.inference import automata
+from purelm.inference.automata import TokenAutomaton
 from purelm.inference.checks import check_call, check_options, checked_prompt, checked_source, row_keys
 from purelm.inference.decode_loop import (
     ENDLESS,
@@ -34,11 +36,8 @@ from purelm.inference.decode_loop import (
     window_of,
     window_start,
 )
-from purelm.inference.sampling import Sampler
+from purelm.inference.sampling import Sampler, check_ids
 from purelm.inference.steps import CacheKind, Source
-
-if TYPE_CHECKING:
-    from purelm.inference.automata import TokenAutomaton
 
 __all__ = ["Generated", "Reason", "generate", "window_start"]
 
@@ -117,6 +116,7 @@ def generate(
     vocabulary_size = config.vocabulary_size if vocabulary_size is None else vocabulary_size
     prompt_BT, prompt_lengths_B = checked_prompt(prompt_ids_BT, prompt_lengths_B, vocabulary_size)
     check_call(config, max_new_tokens, stop_id, vocabulary_size)
+    check_ids(sampler, vocabulary_size)
     source = checked_source(config, source_BS, source_segments_BS, prompt_lengths_B, max_new_tokens)
     check_options(config, num_samples, log_probabilities, cache)
     keys_B = row_keys(key, len(prompt_BT) * num_samples)
@@ -164,9 +164,8 @@ def _generate(plan: Plan, params: Any, prompt_BT: np.ndarray, prompt_lengths_B: 
     ids_BX = np.zeros((len(prompt_BT), plan.sizes.buffer), np.int32)
     ids_BX[:, :longest - origin] = prompt_BT[:, origin:longest]
     starts_B = np.repeat((prompt_lengths_B - origin).astype(np.int32), plan.num_samples)
-    size = plan.config.vocabulary_size
-    stop = None if stop is None else _padded(stop, size, otherwise=0)
-    constraint = None if constraint is None else _padded(constraint, size, otherwise=-1)
+    stop = None if stop is None else _padded(stop)
+    constraint = None if constraint is None else _padded(constraint)
     state = run(plan, params, Inputs(
         ids_BX=np.repeat(ids_BX, plan.num_samples, axis=0),
         rows=Rows(starts_B, starts_B + np.int32(max_new_tokens)),
@@ -218,20 +217,17 @@ def power_of_two(size: int) -> int:
     return max(16, 1 << max(size - 1, 0).bit_length())
 
 
-def _padded(automaton: TokenAutomaton, vocabulary_size: int, otherwise: int) -> TokenAutomaton:
-    """The same with sizes that many automata share; ids that it does not know lead to the state `otherwise`."""
+def _padded(automaton: TokenAutomaton) -> TokenAutomaton:
+    """The same with sizes that many automata share, so that they share a program."""
     num_states, num_classes = automaton.next_QC.shape
-    classes_V = np.full(vocabulary_size, num_classes, np.int32)
-    classes_V[:len(automaton.classes_V)] = automaton.classes_V
-    next_QC = np.full((power_of_two(num_states), power_of_two(num_classes + 1)), otherwise, np.int32)
+    next_QC = np.full((power_of_two(num_states), power_of_two(num_classes)), -1, np.int32)
     next_QC[:num_states, :num_classes] = automaton.next_QC
     final_Q = np.zeros(len(next_QC), bool)
     final_Q[:num_states] = automaton.final_Q
-    return TokenAutomaton(classes_V, next_QC, final_Q)
+    return TokenAutomaton(np.asarray(automaton.classes_V), next_QC, final_Q)
 
 
-def _dead_ends(automaton: TokenAutomaton, stop_id: int | None) -> np.ndarray:
-    """bool [Q]: the states that allow nothing, where no stop_id can say so."""
-    if stop_id is not None:
-        return np.zeros(len(automaton.final_Q), bool)
-    return (np.asarray(automaton.next_QC) < 0).all(axis=1)
+def _dead_ends(constraint: TokenAutomaton, stop_id: int | None) -> np.ndarray:
+    """bool [Q]: the states in which nothing can be written, not even the stop_id."""
+    exhausted_Q = automata.exhausted(constraint, np.arange(len(constraint.final_Q)))
+    return exhausted_Q & ~constraint.final_Q if stop_id is not None else exhausted_Q

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import enum
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.inference import sampling
-from purelm.inference.sampling import Sampler, mask_vocabulary
+from purelm.inference import automata, sampling
+from purelm.inference.automata import TokenAutomaton
+from purelm.inference.sampling import History, Sampler, mask_vocabulary
 from purelm.inference.steps import CacheKind, Source, Steps, make_steps
-
-if TYPE_CHECKING:
-    from purelm.inference.automata import TokenAutomaton
 
 # Stands in the ids for a token whose logits were not numbers.
 NOT_A_NUMBER = -1
@@ -66,7 +64,7 @@ class Rows(NamedTuple):
 class Inputs(NamedTuple):
     """What a program is given beside parameters. origin: the position in the text of column 0 of ids_BX. stop_id: -1
     is none. stop, constraint: None, or automata whose arrays have padded sizes. ended_Q: of the constraint, the states
-    that allow nothing, not even the stop_id. source: of an encoder-decoder, B / num_samples rows."""
+    in which nothing can be written, not even the stop_id. source: of an encoder-decoder, B / num_samples rows."""
 
     ids_BX: jax.Array
     rows: Rows
@@ -205,8 +203,13 @@ def _draw(plan: Plan, inputs: Inputs, state: State, logits_BV: jax.Array) -> Dra
     logits_BV = mask_vocabulary(logits_BV.astype(jnp.float32), plan.vocabulary_size)
     allowed_BV = None
     if inputs.constraint is not None:
-        allowed_BV = automata.allowed(inputs.constraint, state.constraint_B)
-    ids_B = sampling.sample(plan.sampler, logits_BV, keys_B)
+        allowed_BV = automata.allowed_with_end(inputs.constraint, state.constraint_B, inputs.stop_id,
+                                               logits_BV.shape[-1])
+    everywhere_B = jnp.zeros_like(inputs.rows.starts_B)
+    history = History(
+        ids_BX=state.ids_BX, lengths_B=everywhere_B + state.position, starts_B=inputs.rows.starts_B,
+        window_starts_B=everywhere_B + window_start(state.position, window_of(plan.config)))
+    ids_B = sampling.draw(plan.sampler, logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_id=inputs.stop_id)
     total_B = jax.nn.logsumexp(logits_BV, axis=-1)
     log_probabilities_B = jnp.take_along_axis(logits_BV, ids_B[:, None], axis=-1)[:, 0] - total_B
     likely_ids_BJ = likely_BJ = None
@@ -226,7 +229,7 @@ def _write(inputs: Inputs, state: State, drawn: Drawn, written_B: jax.Array) -> 
         reasons_B = jnp.where(written_B & inputs.ended_Q[constraint_B], Reason.CONSTRAINT, reasons_B)
     if inputs.stop is not None:
         stop_B = jnp.where(written_B, automata.advance(inputs.stop, stop_B, ids_B), stop_B)
-        reasons_B = jnp.where(written_B & inputs.stop.final_Q[stop_B], Reason.STOP_STRING, reasons_B)
+        reasons_B = jnp.where(written_B & automata.found(inputs.stop, stop_B), Reason.STOP_STRING, reasons_B)
     reasons_B = jnp.where(written_B & (ids_B == inputs.stop_id), Reason.STOP_ID, reasons_B)
     if likely is not None:
         columns = Likely(drawn.log_probabilities_B, drawn.alternative_ids_BJ, drawn.alternatives_BJ)
