@@ -13,25 +13,26 @@ from purelm.inference import beam_search
 VOCABULARY, END, LENGTH, KINDS = 4, 3, 5, 6
 
 
-def start(config, params, source_BS, source_segments_BS, length):
+def start_sources(config, params, source_BS, source_segments_BS, *, beam_size, length):
     del config, params, length
-    ends_B = jnp.full(source_BS.shape[0], END)
-    return {"kind": jnp.sum(source_BS * source_segments_BS, axis=1), "before": ends_B}
+    ends_BK = jnp.full((source_BS.shape[0], beam_size), END)
+    return {"kind_B1": jnp.sum(source_BS * source_segments_BS, axis=1, keepdims=True), "before_BK": ends_BK}
 
 
-def step(config, params, tokens_B1, state):
+def step(config, params, tokens_BK, state):
     del config
-    logits_BV = params[state["kind"], state["before"], tokens_B1[:, 0]]
-    return logits_BV, state | {"before": tokens_B1[:, 0]}
+    logits_BKV = params[state["kind_B1"], state["before_BK"], tokens_BK]
+    return logits_BKV, state | {"before_BK": tokens_BK}
 
 
-def take_rows(state, rows_B, *, same_source=False):
-    return {"kind": state["kind"] if same_source else state["kind"][rows_B], "before": state["before"][rows_B]}
+def follow(state, parents_BK):
+    return state | {"before_BK": jnp.take_along_axis(state["before_BK"], parents_BK, axis=1)}
 
 
 @pytest.fixture(autouse=True)
 def markov(monkeypatch):
-    monkeypatch.setattr(beam_search, "decoding", types.SimpleNamespace(start=start, step=step, take_rows=take_rows))
+    functions = types.SimpleNamespace(start_sources=start_sources, step=step, follow=follow)
+    monkeypatch.setattr(beam_search, "hypotheses", functions)
 
 
 def table(seed=0, size=VOCABULARY):

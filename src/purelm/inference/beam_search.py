@@ -1,11 +1,17 @@
-"""Beam search with a length penalty, the whole loop in one compiled program.
+"""Beam search with a length penalty, for every model that writes, the whole loop in one compiled program.
 
-The loop knows of a model only `start`, `step` and `take_rows` (models/decoding.py). Each step extends the K hypotheses
-of a row by every token and keeps the best. Those that end among the K best extensions are finished, and the best
-finished one is remembered; the K best that do not end go on. A row is done when K hypotheses have finished, or when
-none that goes on can beat the best finished one; so with K = 1 this is greedy decoding. Hypotheses are compared by
+The loop knows of a model only `start_prompts` or `start_sources`, `step` and `follow` (models/hypotheses.py). Each step
+extends the K hypotheses of a row by every token and keeps the best. Those that end among the K best extensions are
+finished, and the best finished ones are remembered; the K best that do not end go on. A row is done when K hypotheses
+have finished, or when none that goes on can come to be among the best finished ones that are asked for; so with K = 1
+this is greedy decoding. Hypotheses are compared by
 
     log p(y) / ((5 + |y|) / 6)^alpha,    |y| with the end     (Wu et al. 2016, arXiv 1609.08144, eq. 14)
+
+Diverse beam search (Vijayakumar et al. 2016, arXiv 1610.02424, algorithm 1) divides the K hypotheses into groups, each
+a beam of its own, chosen one after another in each step: what a group adds to log p(y) is log p of the token less the
+diversity penalty times how many hypotheses of the groups before go on with the same token now (Hamming diversity). As
+in the authors' code this stays in what the group's hypotheses are compared by from then on.
 
 What a row answers does not depend on the rows beside it.
 """
@@ -13,154 +19,137 @@ What a row answers does not depend on the rows beside it.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purelm.config import ModelConfig
-from purelm.inference.sampling import mask_vocabulary
-from purelm.models import decoding
+from purelm.errors import UserError
+from purelm.inference.automata import TokenAutomaton
+from purelm.inference.beam_loop import Found, Rules, run
+from purelm.inference.beam_rules import check_sampler
+from purelm.inference.checks import check_call, checked_prompt
+from purelm.inference.sampling import Sampler, check_ids
+from purelm.models import hypotheses, unstack_layers
+
+_STATIC = ("config", "beam_size", "max_new_tokens", "vocabulary_size", "num_best", "num_groups", "sampler")
 
 
-class Found(NamedTuple):
-    """The best hypothesis of each row.
-
-    ids_BT: int32, its tokens, the end among them; padded with the end. lengths_B: how many of them are its own.
-    log_probability_B: float32, nats, of the tokens together. finished_B: whether it ended. finite: bool scalar, False
-    where logits were not numbers.
-    """
-
-    ids_BT: jax.Array
-    lengths_B: jax.Array
-    log_probability_B: jax.Array
-    finished_B: jax.Array
-    finite: jax.Array
-
-
-class _Best(NamedTuple):
-    """The best finished hypothesis of each row, and how many have finished."""
-
-    ids_BT: jax.Array
-    length_B: jax.Array
-    log_probability_B: jax.Array
-    score_B: jax.Array
-    count_B: jax.Array
-
-
-class _Beams(NamedTuple):
-    """The loop's carry: `position` tokens of each hypothesis are chosen, and the decoder's state is before the last."""
-
-    position: jax.Array
-    ids_BKT: jax.Array
-    log_probability_BK: jax.Array
-    best: _Best
-    done_B: jax.Array
-    finite: jax.Array
-    state: Any
-
-
-@functools.partial(jax.jit, static_argnames=("config", "beam_size", "max_new_tokens", "vocabulary_size"))
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def search(config: ModelConfig, params: Any, source_BS: jax.Array, source_segments_BS: jax.Array, *, beam_size: int,
-           max_new_tokens: int, length_penalty: float, end_id: int, vocabulary_size: int) -> Found:
-    """The likeliest target of each source that a beam of `beam_size` finds.
+           max_new_tokens: int, length_penalty: float, end_id: int, vocabulary_size: int, num_best: int = 1,
+           num_groups: int = 1, diversity_penalty: float = 0.0, sampler: Sampler | None = None,
+           constraint: TokenAutomaton | None = None) -> Found:
+    """The likeliest targets of each source that a beam of `beam_size` finds.
 
     Args:
-      config: of an encoder-decoder, with vocabulary_size set.
+      config: of an encoder-decoder, Transformer or recurrent, with vocabulary_size set.
       params: its parameters.
       source_BS, source_segments_BS: ids, and 1 (0 is padding).
       beam_size: K, hypotheses a row; 1 is greedy.
-      max_new_tokens: at most so many tokens, the end among them. A row in which none has finished by then answers
-        with the likeliest that has not.
+      max_new_tokens: at most so many tokens, the end among them. A row in which fewer than num_best have finished by
+        then answers with the likeliest that have not, after those that have.
       length_penalty: alpha, from 0.
       end_id: the token that a target starts after and ends with.
-      vocabulary_size: ids from it on are never drawn.
+      vocabulary_size: ids from it on are never taken.
+      num_best: N, hypotheses that are answered a row, at most K.
+      num_groups: G, which divides K; 1 is plain beam search.
+      diversity_penalty: from 0, nats, of diverse beam search.
+      sampler: its penalties, logit_bias, banned, forced and min_new_tokens; it draws nothing.
+      constraint: what hypotheses may be, token by token.
+
+    Raises UserError for numbers out of their range.
     """
+    check_beams(beam_size, max_new_tokens, num_best, num_groups)
+    check_sampler(sampler)
     rows = source_BS.shape[0]
-    state = decoding.start(config, params, source_BS, source_segments_BS, max_new_tokens)
-    if beam_size > 1:
-        state = decoding.take_rows(state, jnp.repeat(jnp.arange(rows), beam_size))
-
-    def step(tokens_B1: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        logits_BV, state = decoding.step(config, params, tokens_B1, state)
-        return mask_vocabulary(logits_BV.astype(jnp.float32), vocabulary_size), state
-
-    def penalty(length: Any) -> jax.Array:
-        return ((5 + jnp.asarray(length, jnp.float32)) / 6) ** length_penalty
-
-    beams = _first(rows, beam_size, max_new_tokens, end_id, state)
-    beams = jax.lax.while_loop(
-        lambda beams: (beams.position < max_new_tokens) & ~jnp.all(beams.done_B),
-        lambda beams: _extend(beams, step, penalty, end_id), beams)
-    return _answer(beams)
+    end_id = jnp.asarray(end_id, jnp.int32)
+    state = hypotheses.start_sources(
+        config, params, source_BS, source_segments_BS, beam_size=beam_size, length=max_new_tokens)
+    rules = Rules(num_best, num_groups, max_new_tokens, vocabulary_size, sampler, constraint, length_penalty,
+                  diversity_penalty, end_id)
+    return run(rules, functools.partial(hypotheses.step, config, params), hypotheses.follow, state,
+               last_BK=jnp.full((rows, beam_size), end_id), prompt_BP=jnp.zeros((rows, 0), jnp.int32))
 
 
-def _first(rows: int, beam_size: int, max_new_tokens: int, end_id: int, state: Any) -> _Beams:
-    """One hypothesis a row, the empty one; the other K - 1 have probability 0."""
-    ends_BKT = jnp.full((rows, beam_size, max_new_tokens), end_id, jnp.int32)
-    impossible_B = jnp.full(rows, -jnp.inf)
-    none_B = jnp.zeros(rows, jnp.int32)
-    log_probability_BK = jnp.where(jnp.arange(beam_size) == 0, 0.0, jnp.full((rows, beam_size), -jnp.inf))
-    return _Beams(
-        position=jnp.zeros((), jnp.int32), ids_BKT=ends_BKT, log_probability_BK=log_probability_BK,
-        best=_Best(ends_BKT[:, 0], none_B, impossible_B, impossible_B, none_B), done_B=jnp.zeros(rows, bool),
-        finite=jnp.ones((), bool), state=state)
+def search_prompts(config: ModelConfig, params: Any, prompt_ids_BT: Any, prompt_lengths_B: Any, *, beam_size: int,
+                   max_new_tokens: int, length_penalty: float, stop_id: int | None, vocabulary_size: int,
+                   num_best: int = 1, num_groups: int = 1, diversity_penalty: float = 0.0,
+                   sampler: Sampler | None = None, constraint: TokenAutomaton | None = None) -> Found:
+    """The likeliest continuations of each prompt that a beam of `beam_size` finds: `search` for language models.
+
+    Args, where they differ from `search`'s:
+      config: of a decoder or a recurrent network.
+      params: `unstack_layers(params)` spares repeated calls a copy of the layers each.
+      prompt_ids_BT, prompt_lengths_B: integers; row b's prompt is its first prompt_lengths_B[b] ids (None: all),
+        at least one. What follows them is not read.
+      stop_id: ends a hypothesis; None: all have max_new_tokens.
+
+    Answers NumPy arrays. Raises UserError for an empty prompt, ids outside of the vocabulary, a prompt that with
+    max_new_tokens is longer than the context (a recurrent network has none), a constraint without stop_id, logits that
+    are not finite, and as `search`. One program is compiled for each config, batch size and bucket of prompt lengths
+    (powers of two).
+    """
+    check_beams(beam_size, max_new_tokens, num_best, num_groups)
+    check_sampler(sampler)
+    prompt_BT, lengths_B = _checked_prompts(config, prompt_ids_BT, prompt_lengths_B, max_new_tokens, vocabulary_size)
+    check_call(config, max_new_tokens, stop_id, vocabulary_size)
+    if constraint is not None and stop_id is None:
+        raise UserError("a constraint needs stop_id, the token that ends what it allows: give the end of text's id")
+    if sampler is not None:
+        check_ids(sampler, vocabulary_size)
+    found = jax.device_get(_search_prompts(
+        config, params, prompt_BT, lengths_B, beam_size=beam_size, max_new_tokens=max_new_tokens,
+        length_penalty=np.float32(length_penalty), stop_id=np.int32(-1 if stop_id is None else stop_id),
+        vocabulary_size=vocabulary_size, num_best=num_best, num_groups=num_groups,
+        diversity_penalty=np.float32(diversity_penalty), sampler=sampler, constraint=constraint))
+    if not found.finite:
+        raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
+                        "take an earlier checkpoint")
+    return found
 
 
-def _extend(beams: _Beams, step: Any, penalty: Any, end_id: int) -> _Beams:
-    rows, beam_size, max_new_tokens = beams.ids_BKT.shape
-    # The token before the first is the end too: it is what the ids are filled with.
-    last_BK = jax.lax.dynamic_index_in_dim(beams.ids_BKT, jnp.maximum(beams.position - 1, 0), 2, keepdims=False)
-    logits_XV, state = step(last_BK.reshape(-1, 1), beams.state)
-    total_X1 = jax.nn.logsumexp(logits_XV, axis=-1, keepdims=True)
-    chances_BKV = (logits_XV - total_X1).reshape(rows, beam_size, -1) + beams.log_probability_BK[..., None]
-
-    # At most K of the 2K best extensions end, so K are left that go on.
-    size = chances_BKV.shape[-1]
-    chance_BC, index_BC = jax.lax.top_k(chances_BKV.reshape(rows, -1), min(2 * beam_size, beam_size * size))
-    parent_BC, token_BC = index_BC // size, (index_BC % size).astype(jnp.int32)
-    ids_BCT = jnp.take_along_axis(beams.ids_BKT, parent_BC[..., None], axis=1)
-    ids_BCT = jax.lax.dynamic_update_slice_in_dim(ids_BCT, token_BC[..., None], beams.position, axis=2)
-
-    ends_BC = token_BC == end_id
-    length = beams.position + 1
-    finished_BK = jnp.where(ends_BC & (jnp.arange(ends_BC.shape[1]) < beam_size), chance_BC, -jnp.inf)
-    best = _better(beams.best, ids_BCT, finished_BK, finished_BK / penalty(length), length, beams.done_B)
-
-    # Stable: those that do not end first, in the order of their chances.
-    chosen_BK = jnp.argsort(ends_BC, axis=1, stable=True)[:, :beam_size]
-    pick = functools.partial(jnp.take_along_axis, indices=chosen_BK, axis=1)
-    alive_BK = jnp.where(pick(ends_BC), -jnp.inf, pick(chance_BC))
-    if beam_size > 1:
-        rows_X = (jnp.arange(rows)[:, None] * beam_size + pick(parent_BC)).reshape(-1)
-        state = decoding.take_rows(state, rows_X, same_source=True)
-    # Log probabilities only fall, so dividing by the largest penalty bounds what a hypothesis can come to.
-    bound_B = jnp.max(alive_BK, axis=1) / penalty(max_new_tokens)
-    return _Beams(
-        position=length, ids_BKT=jnp.take_along_axis(ids_BCT, chosen_BK[..., None], axis=1),
-        log_probability_BK=alive_BK, best=best,
-        done_B=beams.done_B | (best.count_B >= beam_size) | (bound_B <= best.score_B),
-        finite=beams.finite & jnp.all(jnp.isfinite(total_X1)), state=state)
+@functools.partial(jax.jit, static_argnames=_STATIC)
+def _search_prompts(config, params, prompt_BT, lengths_B, *, beam_size, max_new_tokens, length_penalty, stop_id,
+                    vocabulary_size, num_best, num_groups, diversity_penalty, sampler, constraint) -> Found:
+    if config.architecture == "decoder":
+        # Once, before the loop: a step that sliced the stack would copy every layer for every token.
+        params = unstack_layers(params)
+    state = hypotheses.start_prompts(
+        config, params, prompt_BT, lengths_B, beam_size=beam_size, length=max_new_tokens)
+    last_B1 = jnp.take_along_axis(prompt_BT, lengths_B[:, None] - 1, axis=1)
+    rules = Rules(num_best, num_groups, max_new_tokens, vocabulary_size, sampler, constraint, length_penalty,
+                  diversity_penalty, stop_id)
+    return run(rules, functools.partial(hypotheses.step, config, params), hypotheses.follow, state,
+               last_BK=jnp.repeat(last_B1, beam_size, axis=1),
+               prompt_BP=jnp.where(jnp.arange(prompt_BT.shape[1]) < lengths_B[:, None], prompt_BT, -1))
 
 
-def _better(best: _Best, ids_BCT: jax.Array, log_probability_BC: jax.Array, score_BC: jax.Array, length: jax.Array,
-            done_B: jax.Array) -> _Best:
-    """`best`, or what finished in this step where that scores higher and the row is not done."""
-    column_B1 = jnp.argmax(score_BC, axis=1)[:, None]
-    score_B = jnp.take_along_axis(score_BC, column_B1, axis=1)[:, 0]
-    wins_B = (score_B > best.score_B) & ~done_B
-    return _Best(
-        jnp.where(wins_B[:, None], jnp.take_along_axis(ids_BCT, column_B1[..., None], axis=1)[:, 0], best.ids_BT),
-        jnp.where(wins_B, length, best.length_B),
-        jnp.where(wins_B, jnp.take_along_axis(log_probability_BC, column_B1, axis=1)[:, 0], best.log_probability_B),
-        jnp.where(wins_B, score_B, best.score_B),
-        best.count_B + jnp.sum(score_BC > -jnp.inf, axis=1, dtype=jnp.int32))
+def check_beams(beam_size: int, max_new_tokens: int, num_best: int, num_groups: int) -> None:
+    """UserError for numbers that do not go together."""
+    if beam_size < 1:
+        raise UserError(f"beam_size is {beam_size}; it must be 1 (greedy) or more")
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more")
+    if not 1 <= num_best <= beam_size:
+        raise UserError(f"num_best is {num_best}; it must be from 1 to beam_size={beam_size}")
+    if num_groups < 1 or beam_size % num_groups:
+        raise UserError(f"num_groups is {num_groups}; it must be a number that divides beam_size={beam_size}")
 
 
-def _answer(beams: _Beams) -> Found:
-    finished_B = beams.best.score_B > -jnp.inf
-    return Found(
-        ids_BT=jnp.where(finished_B[:, None], beams.best.ids_BT, beams.ids_BKT[:, 0]),
-        lengths_B=jnp.where(finished_B, beams.best.length_B, beams.position),
-        log_probability_B=jnp.where(finished_B, beams.best.log_probability_B, beams.log_probability_BK[:, 0]),
-        finished_B=finished_B, finite=beams.finite)
+def _checked_prompts(config: ModelConfig, prompt_ids_BT: Any, prompt_lengths_B: Any, max_new_tokens: int,
+                     vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int32 [B, a power of two or the context], 0 past each row's prompt; int32 [B] lengths)."""
+    prompt_BT, lengths_B = checked_prompt(prompt_ids_BT, prompt_lengths_B, vocabulary_size)
+    longest, context = int(lengths_B.max()), config.context_length
+    size = max(16, 1 << (longest - 1).bit_length())
+    if config.architecture != "recurrent":
+        if longest + max_new_tokens > context:
+            raise UserError(f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} do not fit "
+                            f"config.model.context_length={context}: beams do not go past it; ask for at most "
+                            f"{max(context - longest, 0)} tokens")
+        size = min(size, context)
+    prompt_BT = prompt_BT[:, :longest]
+    return np.pad(prompt_BT, ((0, 0), (0, size - longest))), lengths_B

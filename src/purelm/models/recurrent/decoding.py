@@ -48,6 +48,20 @@ def step(config: ModelConfig, params: Params, tokens_B1: jax.Array, state: Any) 
     return output.logits_BTV[:, -1], output.cache
 
 
-def take_rows(state: Any, rows_B: jax.Array) -> Any:
-    """The state whose row i is the given one's row rows_B[i]; rows may be repeated, left out, more or fewer."""
+def read(config: ModelConfig, params: Params, tokens_BT: jax.Array, lengths_B: jax.Array) -> Carry:
+    """A language model's state after the first lengths_B tokens of each row, from 0."""
+    # What comes after is padding, which changes no state.
+    segments_BT = (jnp.arange(tokens_BT.shape[1]) < lengths_B[:, None]).astype(jnp.int32)
+    return Recurrent(config).apply(
+        {"params": params}, tokens_BT, carry=init_carry(config, len(lengths_B)), segments_BT=segments_BT,
+        method="hidden").cache
+
+
+def take_rows(state: Any, rows_B: jax.Array, *, same_source: bool = False) -> Any:
+    """The state whose row i is the given one's row rows_B[i]; rows may be repeated, left out, more or fewer.
+
+    same_source: each row goes where one of the same source was, as in a beam, so that what was read of it can stay.
+    """
+    if same_source and isinstance(state, RecurrentState):
+        return state._replace(carry=take_rows(state.carry, rows_B))
     return jax.tree.map(lambda leaf: jnp.take(leaf, rows_B, axis=0), state)
