@@ -1,10 +1,12 @@
 """Speed tables, each a ratio to a peer or a limit measured in the same run."""
 
 import datetime
+import importlib
 import os
 import platform
 import re
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -17,27 +19,47 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
   python experiments/benchmark.py --nanogpt=FOLDER --shakespeare=FILE  with nanoGPT's own code beside (its public
                                                                        repository, checked out by you) on input.txt
   python experiments/benchmark.py --only=word_vectors --corpus=FILE    gensim beside ours
+  python experiments/benchmark.py --suite=decode --workdir=runs/a      answering: sampling, beams, quantized weights,
+                                                                       engine, server, load (--target, --draft:
+                                                                       speculative decoding)
 """
 
-TABLES = ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors", "together")
-ONLY = flags.DEFINE_multi_enum("only", list(TABLES), TABLES, "which tables")
+SUITES = {
+    "training": ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors",
+                 "together"),
+    "decode": ("sampling", "beams", "quantization", "engine", "speculative", "first_token", "load"),
+}
+TABLES = tuple(dict.fromkeys(name for tables in SUITES.values() for name in tables))
+SUITE = flags.DEFINE_enum("suite", "training", list(SUITES), "tables that belong together")
+ONLY = flags.DEFINE_multi_enum("only", None, list(TABLES), "which tables, in place of a suite's")
 NANOGPT = flags.DEFINE_string("nanogpt", None, "a checkout of github.com/karpathy/nanoGPT, to run beside ours")
 SHAKESPEARE = flags.DEFINE_string("shakespeare", None, "tinyshakespeare's input.txt")
 SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of time_to_loss and of word_vectors", lower_bound=1)
 CORPUS = flags.DEFINE_string("corpus", None, "text of word_vectors, one document a line, or .jsonl")
 EPOCHS = flags.DEFINE_integer("epochs", 5, "of word_vectors", lower_bound=1)
 STEPS = flags.DEFINE_list("steps", ["100", "300"], "of each run of together, a row each")
+WORKDIR = flags.DEFINE_string("workdir", None, "run of a language model: whose loss quantization is told of, and which "
+                              "first_token and load serve")
+TARGET = flags.DEFINE_string("target", None, "run of a language model, for speculative")
+DRAFT = flags.DEFINE_string("draft", None, "run of a smaller one with the same tokenizer, for speculative")
+SECONDS = flags.DEFINE_float("seconds", 60, "of load", lower_bound=1)
 CORES = flags.DEFINE_integer("cores", 2, "CPU cores that every program may use", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the tables to")
 
 TITLES = {
     "training_step": "Step time, nanoGPT's CPU model and batch (4 layers x 128, 12 x 64 tokens), in one process",
     "time_to_loss": "Wall-clock to validation loss 1.88 on tinyshakespeare",
-    "sampling": "Sampling, batch 1, float32",
+    "sampling": "Sampling, float32",
     "second_start": "Time to the first step, from process start",
     "accelerator": "GPT-2 124M, context 1024, bfloat16, one accelerator",
     "word_vectors": "Word vectors beside gensim: one text, size, window, negatives and epochs",
     "together": "8 seeds of a 1M-parameter decoder, together over 8 commands one after another (wall-clock)",
+    "beams": "Beam search, 4 hypotheses, batch 1, float32",
+    "quantization": "Weights in fewer bits",
+    "engine": "Continuous batching: 64 requests of mixed length, over the same one after another",
+    "speculative": "Speculative decoding over plain decoding, greedy, batch 1",
+    "first_token": "Time to the first token through HTTP",
+    "load": "The server under load: 200 clients, 20 % hang up, 10 % send wrong requests",
 }
 
 
@@ -48,7 +70,7 @@ def main() -> None:
 
     start_jax()
     sections = [heading()]
-    for name in ONLY.value:
+    for name in ONLY.value or SUITES[SUITE.value]:
         rows = measure(name)
         if rows:
             sections.append(f"## {TITLES[name]}\n\n{table(rows)}")
@@ -61,42 +83,34 @@ def main() -> None:
 
 def measure(name: str) -> list[dict[str, object]]:
     """The rows of one table; a note on stderr and no rows where something it needs was not given."""
-    needs = {"training_step": [NANOGPT], "time_to_loss": [NANOGPT, SHAKESPEARE], "word_vectors": [CORPUS]}.get(name, [])
+    needs = {"training_step": [NANOGPT], "time_to_loss": [NANOGPT, SHAKESPEARE], "word_vectors": [CORPUS],
+             "speculative": [TARGET, DRAFT], "first_token": [WORKDIR], "load": [WORKDIR]}.get(name, [])
     missing = [f"--{flag.name}" for flag in needs if flag.value is None]
     if missing:
         print(f"{name}: skipped, needs {' and '.join(missing)}", file=sys.stderr)
         return []
     print(f"{name}: measuring", file=sys.stderr)
-    if name == "training_step":
-        from benchmarks import training_step
-
-        return training_step.measure(NANOGPT.value)
-    if name == "time_to_loss":
-        from benchmarks import time_to_loss
-
-        return time_to_loss.measure(NANOGPT.value, SHAKESPEARE.value, SEEDS.value)
-    if name == "sampling":
-        from benchmarks import sampling
-
-        return sampling.measure()
-    if name == "second_start":
-        from benchmarks import second_start
-
-        return second_start.measure(SHAKESPEARE.value)
-    if name == "word_vectors":
-        from benchmarks import word_vectors
-
-        return word_vectors.measure(CORPUS.value, max(SEEDS.value, 2), CORES.value, EPOCHS.value)
-    if name == "together":
-        from benchmarks import together
-
-        return together.measure(SHAKESPEARE.value, tuple(map(int, STEPS.value)))
-    from benchmarks import accelerator
-
-    rows = accelerator.measure(NANOGPT.value)
+    module = importlib.import_module(f"benchmarks.{name}")
+    rows = module.measure(*_arguments(name))
     if not rows:
-        print("accelerator: skipped, there is none here", file=sys.stderr)
+        print(f"{name}: skipped, there is none here", file=sys.stderr)
     return rows
+
+
+def _arguments(name: str) -> tuple[Any, ...]:
+    """What the `measure` of a table's module is called with."""
+    return {
+        "training_step": (NANOGPT.value,),
+        "time_to_loss": (NANOGPT.value, SHAKESPEARE.value, SEEDS.value),
+        "second_start": (SHAKESPEARE.value,),
+        "word_vectors": (CORPUS.value, max(SEEDS.value, 2), CORES.value, EPOCHS.value),
+        "together": (SHAKESPEARE.value, tuple(map(int, STEPS.value))),
+        "accelerator": (NANOGPT.value,),
+        "quantization": (WORKDIR.value,),
+        "speculative": (TARGET.value, DRAFT.value),
+        "first_token": (WORKDIR.value,),
+        "load": (WORKDIR.value, SECONDS.value),
+    }.get(name, ())
 
 
 def heading() -> str:

@@ -95,8 +95,7 @@ def run(main: Callable[[], None], usage: str) -> None:
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(EXIT_USER_ERROR)
+            _end_without_reader()
         finally:
             gc.freeze()  # Or the interpreter would search everything for garbage once more before it ends: a second.
 
@@ -105,6 +104,12 @@ def run(main: Callable[[], None], usage: str) -> None:
     keep_memory()
     gc.set_threshold(100_000, 50, 50)  # Imports make many objects and no garbage; searching them is a tenth of a start.
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, usage))
+
+
+def _end_without_reader() -> None:
+    """Exits after whoever read the output has closed it, as head does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(EXIT_USER_ERROR)
 
 
 def _stop_at_once(*_: object) -> None:
@@ -124,7 +129,10 @@ def fail(message: str, code: int = EXIT_USER_ERROR) -> None:
 
 def _parse(arguments: list[str], usage: str) -> list[str]:
     if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in arguments[1:]):
-        print(_help(usage))
+        try:
+            print(_help(usage), flush=True)
+        except BrokenPipeError:
+            _end_without_reader()
         sys.exit(0)
     if "--help_config" in arguments and "help_config" in FLAGS:
         print("\n".join(field_lines()))
