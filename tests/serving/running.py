@@ -50,7 +50,7 @@ def train_tiny(folder: pathlib.Path, *, task: str = "language_modeling", rows: l
 def _engine(run, params, **sizes):
     try:
         return _start_engine(run, params, **sizes)
-    except NotImplementedError:
+    except (NotImplementedError, AttributeError):
         return OneByOne(run, served_vocabulary(run))
 
 

@@ -20,8 +20,12 @@ class OneByOne:
     def cancel(self, ticket):
         self._gone.add(ticket)
 
+    alive = True
+
     def stats(self):
-        return None
+        from purelm.inference.engine.statistics import Statistics
+
+        return Statistics(*[0] * 12, 0.0, {})
 
     def start(self):
         pass
@@ -40,7 +44,8 @@ class OneByOne:
             ticket, request, on_event = item
             key = jax.random.fold_in(jax.random.key(request.seed), request.index)
             found = generate(self._run.config.model, self._run.params, np.array([request.prompt_ids]),
-                             max_new_tokens=request.max_new_tokens, sampler=request.sampler, key=key[None],
+                             stop=request.stop,
+                             constraint=request.constraint, max_new_tokens=request.max_new_tokens, sampler=request.sampler, key=key[None],
                              stop_id=request.stop_id, vocabulary_size=self._vocabulary_size)
             for token in found.ids_BT[0, :found.lengths_B[0]].tolist():
                 if ticket in self._gone:

@@ -34,8 +34,7 @@ def read_new_rows(path: str, data: DataConfig, format_name: str,
     if without_compression(path.lower()).endswith(_TABLE_ENDINGS):
         raise UserError(f"--input={path}: neither JSON lines nor text; give rows as .jsonl, or as .txt one text a line")
     if without_compression(path.lower()).endswith(JSONL_ENDINGS):
-        examples = [_unanswered(FORMATS[format_name](row, data, f"{name}, line {number}", answered=False))
-                    for number, row in jsonl_rows(path)]
+        examples = [new_example(row, data, format_name, f"{name}, line {number}") for number, row in jsonl_rows(path)]
     else:
         examples = [example_of_text(text) for text in text_documents(path, "line")]
     if not examples:
@@ -43,8 +42,12 @@ def read_new_rows(path: str, data: DataConfig, format_name: str,
     return examples
 
 
-def _unanswered(example: dict[str, Any]) -> dict[str, Any]:
-    """Without the answer that the row may hold: it may be one that was never trained on."""
+def new_example(row: dict[str, Any], data: DataConfig, format_name: str, where: str) -> dict[str, Any]:
+    """A row of the format `format_name`, without the answer that it may hold: it may be one that was never trained on.
+
+    Raises UserError, beginning with `where`, for a row without what its format needs.
+    """
+    example = FORMATS[format_name](row, data, where, answered=False)
     return {**example, **{key: None for key in _ANSWERS if key in example}}
 
 

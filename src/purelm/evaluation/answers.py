@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from purelm.config import Config
 from purelm.errors import UserError
 from purelm.evaluation import evaluator_of
 from purelm.evaluation.report import with_decoding
-from purelm.training.load import load_run
+from purelm.training.load import LoadedRun, load_run
 
 
 def answer_new(workdir: str | None, *, text: str | None, path: str | None, output: str | None = None,
@@ -68,3 +69,37 @@ def answer_new(workdir: str | None, *, text: str | None, path: str | None, outpu
         options["explain"] = True
     return evaluator.predict(run, examples, batch_size=batch_size or training.batch_size // training.accumulation_steps,
                              progress=progress, **options)
+
+
+def examples_of(config: Config, rows: Sequence[str | dict[str, Any]]) -> list[dict[str, Any]]:
+    """The examples that texts or rows of the run's format mean, cleaned as its training data was.
+
+    Raises UserError, beginning with "row N" from 0, for an empty text or a row without what its format needs.
+    """
+    from purelm.data.new_rows import clean_examples, new_example
+
+    evaluator = evaluator_of(config)
+    format_name, examples = evaluator.input_format(config), []
+    for number, row in enumerate(rows):
+        where = f"row {number}"
+        if not isinstance(row, str):
+            examples.append(new_example(row, config.data, format_name, where))
+            continue
+        if not row.strip():
+            raise UserError(f"{where} is empty; give a text to answer")
+        try:
+            examples.append({**evaluator.example_of_text(config, row), "where": where})
+        except UserError as error:
+            raise UserError(f"{where}: {str(error).removeprefix('--text: ')}") from error
+    return clean_examples(examples, config.data, format_name)
+
+
+def answer_rows(run: LoadedRun, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers to examples of `examples_of`, by a run that is loaded already; as `answer_new` gives them.
+
+    Batches are of the run's size, or of the power of two that holds the rows where they are fewer, so that few
+    programs are compiled.
+    """
+    training = run.config.training
+    batch_size = min(training.batch_size // training.accumulation_steps, 1 << (len(examples) - 1).bit_length())
+    return evaluator_of(run.config).predict(run, examples, batch_size=batch_size)

@@ -63,15 +63,19 @@ def reply(run: LoadedRun, turns: Turns, *, seed: int, temperature: float | None 
     return _write(run, [turns], batch_size=1, progress=None, seed=seed, temperature=temperature)[0]["text"]
 
 
+def reply_room(context_length: int, max_new_tokens: int) -> int:
+    """Tokens of the prompt: the reply fits the context after it, so that the window never slides over the template; but
+    at least half of the context is for what was said."""
+    return max(context_length + 1 - max_new_tokens, context_length - context_length // 2)
+
+
 def _write(run: LoadedRun, histories: Sequence[Turns], *, batch_size: int, progress: Progress | None, seed: int,
            temperature: float) -> list[dict[str, Any]]:
     from purelm.inference import Sampler
 
     config, tokenizer = run.config, run.tokenizer
-    # Room for the reply inside of the context, so that the window never slides over the template; and at least half
-    # of the context for what was said.
-    context, longest = config.model.context_length, config.decoding.max_new_tokens
-    room = max(context + 1 - longest, context - context // 2)
+    longest = config.decoding.max_new_tokens
+    room = reply_room(config.model.context_length, longest)
     found = continue_prompts(
         config.model, run.params, [task.prompt_ids(tokenizer, turns, room) for turns in histories],
         max_new_tokens=longest, sampler=Sampler(temperature), seed=seed, stop_id=tokenizer.end_of_text_id,

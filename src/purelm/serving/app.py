@@ -13,10 +13,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from purelm.errors import UserError
+from purelm.serving.attention import attention
+from purelm.serving.chat import chat
+from purelm.serving.completions import completions
 from purelm.serving.errors import ApiError
+from purelm.serving.guard import Guard
 from purelm.serving.models_route import list_models, one_model
+from purelm.serving.predict import predict
 from purelm.serving.served import Served
 from purelm.serving.static import index, static_file
+from purelm.serving.watching import health, metrics
 
 
 def make_app(served: Served) -> Starlette:
@@ -24,10 +30,16 @@ def make_app(served: Served) -> Starlette:
     routes = [
         Route("/", index),
         Route("/static/{name}", static_file),
+        Route("/health", health),
+        Route("/metrics", metrics),
         Route("/v1/models", list_models),
         Route("/v1/models/{id:path}", one_model),
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/predict", predict, methods=["POST"]),
+        Route("/v1/attention", attention, methods=["POST"]),
     ]
-    middleware = []
+    middleware = [Middleware(Guard, served=served, routes=frozenset(route.path for route in routes))]
     if served.cors_origin is not None:
         middleware.append(Middleware(CORSMiddleware, allow_origins=[served.cors_origin], allow_methods=["*"],
                                      allow_headers=["*"]))

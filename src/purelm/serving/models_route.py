@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from purelm.errors import did_you_mean
+from purelm.serving.chat_format import describe_format
 from purelm.serving.errors import ApiError
 from purelm.serving.served import Served, abilities
 
@@ -33,7 +35,9 @@ def describe(served: Served) -> dict[str, Any]:
         "task": config.task.name, "architecture": config.model.architecture,
         "context_length": config.model.context_length, "vocabulary_size": served.vocabulary_size,
         "parameters": int(count_parameters(served.params)), "can": abilities(config),
-        "labels": None if served.run.labels is None else list(served.run.labels), "step": served.run.step}}
+        "labels": None if served.run.labels is None else list(served.run.labels), "step": served.run.step,
+        "chat_format": describe_format(config.task.name) if served.engine is not None else None,
+        "limits": dataclasses.asdict(served.limits)}}
 
 
 def check_model(served: Served, name: Any) -> None:

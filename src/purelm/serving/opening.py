@@ -38,6 +38,9 @@ def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "lates
     start_jax()
     import jax
 
+    from purelm.serving.automata import Automata
+    from purelm.serving.metrics import Metrics
+
     run = load_run(workdir, checkpoint)
     params = jax.device_put(run.params)
     engine = None
@@ -45,8 +48,9 @@ def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "lates
         progress("warm-up")
         engine = start_engine(run, params, limits=limits, slots=slots, cache_mib=cache_mib)
     return Served(name=name or os.path.basename(os.path.abspath(run.folder.path)), run=run, params=params,
-                  engine=engine, vocabulary_size=served_vocabulary(run), limits=limits, drain_seconds=drain_seconds,
-                  api_key=api_key, cors_origin=cors_origin)
+                  engine=engine, vocabulary_size=served_vocabulary(run),
+                  automata=Automata(run.tokenizer, served_vocabulary(run)), metrics=Metrics(engine), limits=limits,
+                  drain_seconds=drain_seconds, api_key=api_key, cors_origin=cors_origin)
 
 
 def start_engine(run: LoadedRun, params: Any, *, limits: Limits, slots: int, cache_mib: float | None) -> EngineLike:
@@ -74,7 +78,7 @@ def _chunk(model: ModelConfig, page_size: int) -> int:
 
 
 def _num_pages(model: ModelConfig, page_size: int, slots: int, cache_mib: float | None) -> int:
-    """Pages that fit `cache_mib`, or `slots` whole contexts and as much again for what is kept; and the scratch page."""
+    """Pages that fit `cache_mib`, or `slots` whole contexts and as much again to keep; and the scratch page."""
     context = -(-model.context_length // page_size)
     if cache_mib is None:
         return 2 * slots * context + 1

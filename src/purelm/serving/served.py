@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from purelm.config import Config
+from purelm.serving.metrics import Metrics
 from purelm.training.load import LoadedRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from purelm.inference.engine.request import Event, Request
+    from purelm.serving.automata import Automata
 
 # Tasks whose decoder gives an answer, not a continuation of any text.
 ANSWERING = ("classification", "tagging", "sequence_to_sequence", "dialogue")
@@ -52,8 +55,9 @@ class Served:
     """A run that is being served.
 
     name: of the model. engine: what writes, started; None where the run does not write token by token. params: on the
-    device, shared with the engine. vocabulary_size: ids that may be drawn or given. stopping: set once, when the server
-    begins to stop.
+    device, shared with the engine. vocabulary_size: ids that may be drawn or given. automata: of stop strings and
+    constraints. metrics: what is counted. working: held by what computes beside the engine, one at a time, for which
+    `waiting` requests wait. stopping: set once, when the server begins to stop.
     """
 
     name: str
@@ -61,11 +65,15 @@ class Served:
     params: Any
     engine: EngineLike | None
     vocabulary_size: int
+    automata: Automata
+    metrics: Metrics
     limits: Limits
     drain_seconds: float
     api_key: str | None = None
     cors_origin: str | None = None
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
+    working: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    waiting: int = 0
     stopping: bool = False
 
     @property
