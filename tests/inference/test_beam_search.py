@@ -1,63 +1,18 @@
 """Beam search against greedy and exhaustive search, on a random second-order Markov model in place of a network."""
 
 import itertools
-import types
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from markov_model import END, FUNCTIONS, KINDS, LENGTH, VOCABULARY, answers, log_probability, search, table
 
+from purelm.errors import UserError
 from purelm.inference import beam_search
-
-VOCABULARY, END, LENGTH, KINDS = 4, 3, 5, 6
-
-
-def start_sources(config, params, source_BS, source_segments_BS, *, beam_size, length):
-    del config, params, length
-    ends_BK = jnp.full((source_BS.shape[0], beam_size), END)
-    return {"kind_B1": jnp.sum(source_BS * source_segments_BS, axis=1, keepdims=True), "before_BK": ends_BK}
-
-
-def step(config, params, tokens_BK, state):
-    del config
-    logits_BKV = params[state["kind_B1"], state["before_BK"], tokens_BK]
-    return logits_BKV, state | {"before_BK": tokens_BK}
-
-
-def follow(state, parents_BK):
-    return state | {"before_BK": jnp.take_along_axis(state["before_BK"], parents_BK, axis=1)}
 
 
 @pytest.fixture(autouse=True)
 def markov(monkeypatch):
-    functions = types.SimpleNamespace(start_sources=start_sources, step=step, follow=follow)
-    monkeypatch.setattr(beam_search, "hypotheses", functions)
-
-
-def table(seed=0, size=VOCABULARY):
-    return np.random.default_rng(seed).normal(size=(KINDS, size, size, size)).astype(np.float32) * 1.5
-
-
-def search(logits, kinds=range(KINDS), **options):
-    source_BS = np.array([[kind, 1] for kind in kinds], np.int32)  # the second column is padding
-    segments_BS = np.array([[1, 0]] * len(source_BS), np.int32)
-    options = {"beam_size": 1, "max_new_tokens": LENGTH, "length_penalty": 0.6, "end_id": END,
-               "vocabulary_size": VOCABULARY} | options
-    return jax.device_get(beam_search.search(None, logits, source_BS, segments_BS, **options))
-
-
-def answers(found):
-    return [tuple(ids[:length]) for ids, length in zip(found.ids_BT.tolist(), found.lengths_B)]
-
-
-def log_probability(logits, kind, ids):
-    before, last, total = END, END, 0.0
-    for token in ids:
-        row = logits[kind, before, last].astype(np.float64)
-        total += row[token] - np.log(np.exp(row).sum())
-        before, last = last, token
-    return total
+    monkeypatch.setattr(beam_search, "hypotheses", FUNCTIONS)
 
 
 def every_ended():
@@ -137,3 +92,53 @@ def test_logits_that_are_not_numbers_are_told():
     logits = table(7)
     logits[0, END, END] = np.nan
     assert not search(logits).finite
+
+
+def all_answers(found, row):
+    return [tuple(ids[:length]) for ids, length in zip(found.ids_BNT[row].tolist(), found.lengths_BN[row])]
+
+
+def test_n_best_are_the_exhaustive_n_best():
+    # Reddens where a finished one is forgotten, taken twice, or where they are not sorted by score.
+    logits = table(8)
+    found = search(logits, beam_size=400, num_best=7)
+    for kind in range(KINDS):
+        scores = {ids: log_probability(logits, kind, ids) / ((5 + len(ids)) / 6) ** 0.6 for ids in every_ended()}
+        best = sorted(scores, key=scores.get, reverse=True)[:7]
+        assert all_answers(found, kind) == best
+        np.testing.assert_allclose(found.score_BN[kind], [scores[ids] for ids in best], rtol=1e-5)
+        np.testing.assert_allclose(
+            found.log_probability_BN[kind], [log_probability(logits, kind, ids) for ids in best], rtol=1e-5)
+    assert found.finished_BN.all()
+
+
+def test_the_best_of_n_is_the_best_alone():
+    logits = table(9)
+    one, four = search(logits, beam_size=4), search(logits, beam_size=4, num_best=4)
+    assert answers(one) == answers(four)
+    assert (np.diff(four.score_BN, axis=1) <= 0).all()
+
+
+def test_where_few_finish_the_likeliest_others_follow():
+    # Of "end" at once and all texts without an end: the first answer is the one that finished, whatever its score.
+    logits = table(10)
+    logits[..., END] = -1e9
+    logits[:, END, END, END] = -12
+    found = search(logits, beam_size=4, num_best=3)
+    assert (found.lengths_BN == [1, LENGTH, LENGTH]).all() and (found.finished_BN == [True, False, False]).all()
+    assert (found.score_BN[:, 0] < found.score_BN[:, 1]).all()
+
+
+def test_where_there_are_not_so_many_hypotheses_the_others_are_impossible():
+    found = search(table(11), beam_size=400, num_best=300, max_new_tokens=2)
+    ended, others = 1 + END, END * END
+    assert (found.lengths_BN > 0).sum() == KINDS * (ended + others)
+    assert np.isneginf(found.score_BN[:, ended + others:]).all() and found.finished_BN[:, :ended].all()
+
+
+@pytest.mark.parametrize("options, told", [
+    ({"beam_size": 0}, "beam_size"), ({"num_best": 2}, "num_best"), ({"max_new_tokens": 0}, "max_new_tokens"),
+    ({"beam_size": 4, "num_groups": 3}, "num_groups")])
+def test_numbers_that_do_not_go_together_are_told(options, told):
+    with pytest.raises(UserError, match=told):
+        search(table(), **options)
