@@ -77,6 +77,9 @@ def check_options(config: ModelConfig, num_samples: int, log_probabilities: int 
         raise UserError(f"cache={cache}: config.model.architecture={config.architecture} has the full one alone")
     if cache == "rolling" and config.attention_window is None:
         raise UserError("cache=rolling needs a model with config.model.attention_window; take full or int8")
+    if cache == "rolling" and config.prefix_attention:
+        raise UserError("cache=rolling forgets, but with config.model.prefix_attention a prompt is read at once; take "
+                        "full or int8")
 
 
 def row_keys(key: jax.Array, num_rows: int) -> jax.Array:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import num_kv_heads
 from purelm.models import Cache, Transformer, decoding, init_cache, make_model, unstack_layers
+from purelm.models.cache import take_cache_rows
 
 # How keys and values are kept: all of them, those of config.attention_window alone, or as 8-bit integers.
 CacheKind = Literal["full", "rolling", "int8"]
@@ -56,7 +56,8 @@ def make_steps(config: ModelConfig, params: Any, *, rows: int, cache: int, prefi
 
 def transformer_steps(config: ModelConfig, params: Any, *, rows: int, cache: int, prefill: int,
                       prompt_end: jax.Array, kind: CacheKind = "full") -> Steps:
-    """A decoder's: a cache of `cache` rows, filled `prefill` tokens at once.
+    """A decoder's: a cache of `cache` rows, or of attention_window where that is less and it rolls, filled `prefill`
+    tokens at once.
 
     prompt_end: position where the prompt ends, for a prefix language model, whose prompt is read both ways.
     """
@@ -73,22 +74,19 @@ def transformer_steps(config: ModelConfig, params: Any, *, rows: int, cache: int
         # overwrite. The last token is among them where the prompt must see it; the first step writes it again. The
         # logits go unused, so that XLA leaves them out.
         tokens_BT = jax.lax.dynamic_slice_in_dim(ids_BX, start, prefill, axis=1)
-        prefix = {}
+        known, inputs = position - 1 - start, {}
         if config.prefix_attention:
-            prefix = {"prefix_BT": jnp.broadcast_to(start + jnp.arange(prefill) < prompt_end, tokens_BT.shape)}
+            inputs = {"prefix_BT": jnp.broadcast_to(start + jnp.arange(prefill) < prompt_end, tokens_BT.shape)}
+        if cache.rolling:  # In a ring, what is past the end would overwrite what is seen.
+            inputs = {"new_lengths": known}
         cache = cache._replace(length=jnp.zeros((), jnp.int32))
-        cache = model.apply({"params": params}, tokens_BT, cache=cache, **prefix).cache
-        return cache._replace(length=position - 1 - start)
+        cache = model.apply({"params": params}, tokens_BT, cache=cache, **inputs).cache
+        return cache._replace(length=known)
 
-    def take_rows(cache: Cache, rows_B: jax.Array) -> Cache:
-        def take(flat: jax.Array) -> jax.Array:
-            by_row = flat.reshape(-1, num_kv_heads(config), *flat.shape[1:])
-            return jnp.take(by_row, rows_B, axis=0).reshape(-1, *flat.shape[1:])
-
-        keys, values = jax.tree.map(take, (cache.keys, cache.values))
-        return cache._replace(keys=keys, values=values)
-
-    return Steps(init_cache(config, rows, cache), step, fill, take_rows)
+    rolling = kind == "rolling" and config.attention_window < cache
+    memory = init_cache(config, rows, config.attention_window if rolling else cache, rolling=rolling,
+                        int8=kind == "int8")
+    return Steps(memory, step, fill, take_cache_rows)
 
 
 def recurrent_steps(config: ModelConfig, params: Any, *, rows: int, prefill: int) -> Steps:
