@@ -10,18 +10,14 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from stand_in import OneByOne
-
 from purelm.config import Config, DataConfig, ModelConfig, TaskConfig, TrainingConfig
-from purelm.serving import opening
 from purelm.serving.opening import open_served
-from purelm.serving.served import Limits, Served, served_vocabulary
+from purelm.serving.served import Limits, Served
 from purelm.serving.server import Server, address, listen
 from purelm.training.launch import launch
 
 TEXT = "".join(f"User: what is {number}?\nAssistant: {number} is {number + 1} less one, é — 数字{number}。🙂\n\n"
                for number in range(120))
-_start_engine = opening.start_engine
 LIMITS = Limits(body_bytes=64 * 1024, prompt_tokens=256, new_tokens=200, seconds=60.0, waiting=32)
 
 
@@ -47,18 +43,10 @@ def train_tiny(folder: pathlib.Path, *, task: str = "language_modeling", rows: l
     return str(folder / "run")
 
 
-def _engine(run, params, **sizes):
-    try:
-        return _start_engine(run, params, **sizes)
-    except (NotImplementedError, AttributeError):
-        return OneByOne(run, served_vocabulary(run))
-
-
 @contextlib.contextmanager
 def running(workdir: str, *, limits: Limits = LIMITS, slots: int = 4, name: str = "tiny", drain_seconds: float = 5.0,
             **options: Any) -> Iterator[Running]:
     """A server of a run in a thread of this process, stopped at the end."""
-    opening.start_engine = _engine  # Until there is one.
     served = open_served(workdir, limits=limits, slots=slots, cache_mib=None, name=name, drain_seconds=drain_seconds,
                          progress=lambda line: None, **options)
     listening = listen("127.0.0.1", 0)

@@ -62,7 +62,7 @@ class _Answers:
         tokenizer = served.run.tokenizer
         self._writers = [
             Writer(served.automata.token_bytes, separator=tokenizer.separator, stop_id=served.stop_id,
-                   stops=asked.stops, strip=form.strip, start=True) for _ in range(len(prompts) * asked.n)]
+                   stops=asked.stops, strip=form.strip) for _ in range(len(prompts) * asked.n)]
         self._head = {"id": form.prefix + secrets.token_hex(12), "created": int(time.time()), "model": served.name,
                       "system_fingerprint": served.fingerprint}
         self._watch = served.metrics.watch()

@@ -39,10 +39,11 @@ def make_app(served: Served) -> Starlette:
         Route("/v1/predict", predict, methods=["POST"]),
         Route("/v1/attention", attention, methods=["POST"]),
     ]
-    middleware = [Middleware(Guard, served=served, routes=frozenset(route.path for route in routes))]
+    middleware = []
     if served.cors_origin is not None:
         middleware.append(Middleware(CORSMiddleware, allow_origins=[served.cors_origin], allow_methods=["*"],
                                      allow_headers=["*"]))
+    middleware.append(Middleware(Guard, served=served, routes=frozenset(route.path for route in routes)))
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={
         ApiError: _api_error, UserError: _user_error, HTTPException: _http_error, Exception: _unknown_error})
     app.state.served = served

@@ -19,7 +19,6 @@ from purelm.serving.errors import wrong
 from purelm.serving.models_route import check_model
 from purelm.serving.served import Served
 
-_LARGEST_SEED = 2**32 - 1
 _MOST_STOPS = 16
 _MOST_BIASES = 300
 _LONGEST_PATTERN = 16 * 1024
@@ -60,7 +59,7 @@ def shared_checks(served: Served) -> dict[str, Check]:
         "min_p": fields.number(0, 1), "repetition_penalty": fields.number(0.01, 100),
         "frequency_penalty": fields.number(-2, 2), "presence_penalty": fields.number(-2, 2),
         "min_tokens": fields.integer(0, limits.new_tokens), "logit_bias": _logit_bias,
-        "seed": fields.integer(0, _LARGEST_SEED), "stop": fields.strings(_MOST_STOPS), "stream": fields.boolean,
+        "seed": fields.integer(-2**63, 2**63 - 1), "stop": fields.strings(_MOST_STOPS), "stream": fields.boolean,
         "stream_options": _stream_options, "regex": fields.string, "json_schema": _schema,
         "return_token_ids": fields.boolean}
 
@@ -96,8 +95,8 @@ async def understand(served: Served, found: Mapping[str, Any], *, alternatives: 
     return Asked(
         n=found.get("n", 1), max_new_tokens=found.get("max_tokens", min(default_tokens, served.limits.new_tokens)),
         sampler=sampler, seed=found.get("seed", secrets.randbelow(2**31)), stops=stops, stop=stop,
-        constraint=constraint, alternatives=alternatives, stream=stream, include_usage=found.get("stream_options", False),
-        return_token_ids=found.get("return_token_ids", False))
+        constraint=constraint, alternatives=alternatives, stream=stream,
+        include_usage=found.get("stream_options", False), return_token_ids=found.get("return_token_ids", False))
 
 
 def requests_of(served: Served, asked: Asked, prompts: Sequence[tuple[int, ...]]) -> list[Request]:

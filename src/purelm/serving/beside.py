@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -16,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 async def compute(request: Request, work: Callable[[], _Result]) -> _Result | None:
-    """What `work` gives; None where the client went away before it began, or while it ran.
+    """What `work` gives; None where the client went away first.
 
     Raises ApiError 429 where too many wait, 503 where the server stops, 504 where the time is over.
     """
@@ -26,7 +27,7 @@ async def compute(request: Request, work: Callable[[], _Result]) -> _Result | No
     served.waiting += 1
     try:
         async with asyncio.timeout(served.limits.seconds):
-            return await run_unless_gone(_in_turn(served, work), request.receive)
+            return await run_unless_gone(_unless_ending(served, _in_turn(served, work)), request.receive)
     except TimeoutError as error:
         raise ApiError(504, "the answer was not finished within the time that a request may take",
                        code="deadline") from error
@@ -34,12 +35,47 @@ async def compute(request: Request, work: Callable[[], _Result]) -> _Result | No
         served.waiting -= 1
 
 
+async def _unless_ending(served: Served, work: Any) -> Any:
+    working, ending = asyncio.ensure_future(work), asyncio.ensure_future(served.ending.wait())
+    try:
+        await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise stopping()
+    finally:
+        working.cancel()
+        ending.cancel()
+        await asyncio.gather(working, ending, return_exceptions=True)
+
+
 async def _in_turn(served: Served, work: Callable[[], _Result]) -> _Result:
     await served.working.acquire()
-    if served.stopping:
-        served.working.release()
-        raise stopping()
-    running = asyncio.get_running_loop().run_in_executor(None, work)
-    # Released when the thread is done, as it cannot be stopped where nobody waits any more.
-    running.add_done_callback(lambda done: (served.working.release(), done.cancelled() or done.exception()))
+    # Released when the thread is done, as it cannot be stopped where nobody waits for it any more.
+    running = in_thread(work)
+    running.add_done_callback(lambda done: (served.working.release(), done.exception()))
     return await asyncio.shield(running)
+
+
+def in_thread(work: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    """The result of `work`, computed by a thread that nothing waits for when the process ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Result] = loop.create_future()
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as error:  # Of any kind: whoever waits is to get it.
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, future, result, failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _settle(future: asyncio.Future[Any], result: Any, failure: Exception | None) -> None:
+    if failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(result)

@@ -124,6 +124,7 @@ def _encode(served: Served, prompts: Sequence[str | list[int]]) -> list[tuple[in
 
 
 def _decode(served: Served, prompt: tuple[int, ...]) -> str:
-    """A prompt's text, without the end of text that a document starts after."""
+    """A prompt's text, without the end of text that a document starts after, and as it stands before an answer."""
     tokenizer = served.run.tokenizer
-    return tokenizer.decode(prompt[int(prompt[0] == tokenizer.end_of_text_id):])
+    text = tokenizer.decode(prompt[int(prompt[0] == tokenizer.end_of_text_id):])
+    return text + tokenizer.separator.decode() if text else text

@@ -27,7 +27,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 499
+        started, status, done = time.perf_counter(), 499, False
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -43,7 +43,9 @@ class Guard:
                 await response(scope, receive, watched)
             else:
                 await self._app(scope, receive, watched)
+            done = True
         finally:
+            status = status if done else 500
             # Only routes that there are: clients must not make names of metrics.
             route = scope["path"] if scope["path"] in self._routes else _OTHER
             self._served.metrics.requests.labels(route, status).inc()

@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
-from purelm.serving.served import EngineLike, Limits, Served, served_vocabulary, writes
+from purelm.serving.served import EngineLike, Limits, Served, abilities, served_vocabulary, writes
 from purelm.training.load import LoadedRun, load_run
 
 _PAGE_SIZE = 16
 _CHUNK = 128
 
 
-def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "latest", name: str | None = None,
-                slots: int, cache_mib: float | None, drain_seconds: float, api_key: str | None = None,
-                cors_origin: str | None = None, progress: Callable[[str], None]) -> Served:
+def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "latest", quantize: str | None = None,
+                name: str | None = None, slots: int, cache_mib: float | None, drain_seconds: float,
+                api_key: str | None = None, cors_origin: str | None = None, progress: Callable[[str], None]) -> Served:
     """Loads a run, and where it writes, starts its engine, warmed up.
 
     Args:
-      workdir, checkpoint: of the run.
+      workdir, checkpoint, quantize: of the run, as of `load_run`.
       limits: of requests.
       name: of the model; None is the folder's.
       slots: requests that run at once.
-      cache_mib: memory for keys and values; None is what `slots` whole contexts need.
+      cache_mib: memory for keys and values; None is twice what `slots` whole contexts need.
       drain_seconds: given to what runs when the server stops.
       progress: called with a line at the start of each long part.
 
     Raises UserError as `load_run`, and for sizes that hold no request.
     """
-    import os
-
     from purelm.runtime import start_jax
 
     progress(f"loading {workdir}")
     start_jax()
     import jax
 
+    from purelm.models import unstack_layers
     from purelm.serving.automata import Automata
     from purelm.serving.metrics import Metrics
 
-    run = load_run(workdir, checkpoint)
+    run = load_run(workdir, checkpoint, quantize=quantize)
+    if not abilities(run.config):
+        raise UserError(f"--workdir={workdir}: a run of task {run.config.task.name} has nothing to be asked for")
     params = jax.device_put(run.params)
     engine = None
     if writes(run.config):
         progress("warm-up")
+        params = unstack_layers(params)  # Once for all that reads them.
         engine = start_engine(run, params, limits=limits, slots=slots, cache_mib=cache_mib)
+    run = dataclasses.replace(run, params=params)
     return Served(name=name or os.path.basename(os.path.abspath(run.folder.path)), run=run, params=params,
                   engine=engine, vocabulary_size=served_vocabulary(run),
                   automata=Automata(run.tokenizer, served_vocabulary(run)), metrics=Metrics(engine), limits=limits,

@@ -57,7 +57,8 @@ class Served:
     name: of the model. engine: what writes, started; None where the run does not write token by token. params: on the
     device, shared with the engine. vocabulary_size: ids that may be drawn or given. automata: of stop strings and
     constraints. metrics: what is counted. working: held by what computes beside the engine, one at a time, for which
-    `waiting` requests wait. stopping: set once, when the server begins to stop.
+    `waiting` requests wait. stopping: set once, when the server begins to stop; ending: when the time is over that it
+    gives to what runs.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Served:
     working: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     waiting: int = 0
     stopping: bool = False
+    ending: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     @property
     def config(self) -> Config:
@@ -92,7 +94,8 @@ class Served:
 
 def writes(config: Config) -> bool:
     """Whether the run's model goes on from a text, token by token, or answers turns of a dialogue."""
-    return (config.model.architecture in ("decoder", "recurrent")
+    return (config.model.architecture in ("decoder", "recurrent") and not config.model.prefix_attention
+            and config.task.name != "word_vectors"
             and (config.task.name == "dialogue" or config.task.name not in ANSWERING))
 
 
@@ -105,7 +108,7 @@ def abilities(config: Config) -> list[str]:
         found += ["chat"] if config.task.name == "dialogue" else ["completions", "chat"]
     if hasattr(evaluator_of(config), "predict"):
         found.append("predict")
-    if config.model.architecture in ("decoder", "encoder"):
+    if config.model.architecture in ("decoder", "encoder") and config.task.name != "word_vectors":
         found.append("attention")
     return found
 

@@ -14,6 +14,7 @@ from purelm.serving.served import Served
 
 # After the engine ended everything, what is left is to be written to clients that may not read.
 _LAST_WORDS = 5.0
+_TICK = 0.02
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -58,10 +59,20 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the engine while uvicorn waits for the connections."""
         self._served.stopping = True
-        draining = asyncio.create_task(asyncio.to_thread(self._drain))
+        draining = asyncio.create_task(self._drain())
         await super().shutdown(sockets)
         await draining
 
-    def _drain(self) -> None:
-        if self._served.engine is not None:
-            self._served.engine.stop(0.0 if self.force_exit else self._served.drain_seconds)
+    async def _drain(self) -> None:
+        """Gives what runs its time, less after a second signal; then all of it has ended."""
+        served, loop = self._served, asyncio.get_running_loop()
+        ends, stops = loop.time() + served.drain_seconds, []
+        if served.engine is not None:
+            stops = [asyncio.to_thread(served.engine.stop, served.drain_seconds)]
+        stopping = asyncio.gather(*stops)
+        while not (stopping.done() and not served.waiting) and loop.time() < ends and not self.force_exit:
+            await asyncio.sleep(_TICK)
+        served.ending.set()
+        if served.engine is not None:
+            await asyncio.to_thread(served.engine.stop, 0.0)
+        await stopping

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from purelm.inference.automata import cut_at_stop, held_back
+
 
 class TextStream:
     """Bytes go in as tokens come, text comes out as soon as nothing later can change it.
@@ -28,13 +30,13 @@ class TextStream:
         if self.cut is not None:
             return ""
         self._kept += new
-        end = _first_stop(self._kept, self._stops)
-        if end is not None:
-            self.cut = self.released + end
-            text = self._give(end, final=True)
+        before, stop = cut_at_stop(self._kept, self._stops)
+        if stop is not None:
+            self.cut = self.released + len(before)
+            text = self._give(len(before), final=True)
             self._space = ""
             return text
-        return self._give(len(self._kept) - _beginning_of_stop(self._kept, self._stops), final=False)
+        return self._give(len(self._kept) - held_back(self._kept, self._stops), final=False)
 
     def finish(self) -> str:
         """What was held back; a broken last character is U+FFFD."""
@@ -60,16 +62,3 @@ class TextStream:
         kept = text.rstrip()
         self._space = text[len(kept):]
         return kept
-
-
-def _first_stop(content: bytes, stops: Sequence[bytes]) -> int | None:
-    """Where the stop begins that ends first (of several that end there, the longest); None where there is none."""
-    found = [(start + len(stop), start) for stop in stops if (start := content.find(stop)) >= 0]
-    return min(found)[1] if found else None
-
-
-def _beginning_of_stop(content: bytes, stops: Sequence[bytes]) -> int:
-    """How many of the last bytes may be the beginning of a stop."""
-    longest = max(map(len, stops), default=0) - 1
-    return next((size for size in range(min(longest, len(content)), 0, -1)
-                 if any(stop.startswith(content[-size:]) for stop in stops)), 0)

@@ -33,16 +33,16 @@ class Writer:
     """Turns one request's events into pieces. All pieces together do not depend on how events divided the tokens.
 
     token_bytes: what each id stands for. separator: put between tokens. stop_id: shows as nothing. stops: see
-    TextStream. start: whether the separator stands before the first token too. `ids` are all tokens that were drawn,
+    TextStream. `ids` are all tokens that were drawn,
     `cached_tokens` the engine's, at the end.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], *, separator: bytes, stop_id: int | None,
-                 stops: Sequence[str] = (), strip: bool = False, start: bool = False):
+                 stops: Sequence[str] = (), strip: bool = False):
         self._token_bytes, self._separator, self._stop_id = token_bytes, separator, stop_id
         self._stream = TextStream(stops, strip=strip)
         self._counter = TextStream()  # Characters before a token, white space at the ends included.
-        self._characters, self._written, self._first = 0, 0, not start
+        self._characters, self._written, self._first = 0, 0, True
         # (token, its first byte, the byte after its last, characters before it)
         self._waiting: collections.deque[tuple[Token, int, int, int]] = collections.deque()
         self.ids: list[int] = []
