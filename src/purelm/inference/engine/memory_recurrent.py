@@ -17,7 +17,8 @@ def init(config: ModelConfig, *, slots: int, num_pages: int, page_size: int, dty
     from purelm.models.recurrent import init_carry
 
     del num_pages, page_size, dtype
-    return init_carry(config, slots)
+    # Copies, since the zeros may be one array, and the programs write in place.
+    return jax.tree.map(jnp.copy, init_carry(config, slots))
 
 
 def step(config: ModelConfig, params: Any, tokens_B1: jax.Array, memory: Any, rows: Rows, alive_B: jax.Array
