@@ -68,13 +68,13 @@ def _completion_choice(index: int, word: str, position: int) -> dict[str, Any]:
 async def _write(asked: str, body: dict[str, Any], chat: bool) -> AsyncIterator[str]:
     """The stream: `slow` never ends, `broken` ends without [DONE], `wrong` ends with an error."""
     choice = _chat_choice if chat else _completion_choice
-    words = ANSWERS[asked] if asked in ANSWERS else POEM
+    words = ANSWERS.get(asked, POEM)
     if asked == "slow":
         words = [" again"] * 100_000
     if asked == "seeded":
         words = [f" {(body['seed'] * 7 + k) % 101}" for k in range(8)]
     for position, word in enumerate(words[:6] if asked in ("broken", "wrong") else words):
-        choices = [choice(k, word, position + k) for k in range(body["n"] if "n" in body else 1)]
+        choices = [choice(k, word, position + k) for k in range(body.get("n", 1))]
         yield f"data: {json.dumps({'choices': choices})}\n\n"
         if asked not in ANSWERS or asked == "xss":
             await asyncio.sleep(0.01)
@@ -85,7 +85,8 @@ async def _write(asked: str, body: dict[str, Any], chat: bool) -> AsyncIterator[
         return
     last = {"index": 0, "finish_reason": "stop", **({"delta": {}} if chat else {"text": ""})}
     yield f"data: {json.dumps({'choices': [last]})}\n\n"
-    usage = {"prompt_tokens": 9, "completion_tokens": len(words), "total_tokens": 9 + len(words)}
+    given = len(str(body["prompt"]).split()) if "prompt" in body else 9
+    usage = {"prompt_tokens": given, "completion_tokens": len(words), "total_tokens": given + len(words)}
     yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n"
     yield "data: [DONE]\n\n"
 
@@ -105,6 +106,7 @@ def make_stand_in(model: dict[str, Any] = MODEL, *, key: str | None = None) -> S
         asked = said.split()[-1]
         if asked == "refused":
             return _error(400, "temperature: 9 is more than 2")
+
         async def stream() -> AsyncIterator[str]:
             ended = False
             try:

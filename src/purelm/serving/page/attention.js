@@ -4,12 +4,18 @@ import { json, ServerError } from "./api.js";
 import { element, number, percent, say, words } from "./elements.js";
 import { Matrix } from "./matrix.js";
 import { showError } from "./notice.js";
+import { namedToken, shown } from "./pieces.js";
 import { remember, remembered } from "./preferences.js";
 import { rove } from "./tokens.js";
 
 const MOST_TOKENS = 512;
 
-const shownName = (text) => (text === "" ? "∅" : text.replaceAll("\n", "↵").replaceAll("\t", "⇥"));
+/** A token within the text: line ends are shown and kept, part of a character is its bytes. */
+function inText(name) {
+  const token = namedToken(name);
+  if (!token.text) return `${shown(token)} `;
+  return token.text.replaceAll("\n", "↵\n").replaceAll("\t", "⇥");
+}
 
 export class AttentionView {
   constructor(model, name = "attention") {
@@ -39,6 +45,7 @@ export class AttentionView {
     });
     document.addEventListener("languagechange", () => { if (this.answer) this.point(this.pointed); });
     this.clear("attention_none");
+    this.set(null);
   }
 
   choice(name, value) {
@@ -58,6 +65,7 @@ export class AttentionView {
   set(source) {
     this.source = source;
     this.answer = null;
+    this.node.hidden = source === null;
     this.load();
   }
 
@@ -70,8 +78,7 @@ export class AttentionView {
   }
 
   async load() {
-    if (!this.node.open) return;
-    if (!this.source) return this.clear("attention_none");
+    if (!this.node.open || !this.source) return;
     const number = this.wanted += 1;
     if (!this.answer) this.clear("attention_loading");
     try {
@@ -93,7 +100,7 @@ export class AttentionView {
       this.cut = ids.length > this.most;
       return json("/v1/attention", { ...body, ids: ids.slice(-this.most) });
     }
-    let share = Math.min(1, this.source.share ?? (tokens > this.most ? this.most / tokens : 1));
+    let share = Math.min(1, this.source.share ?? (tokens > this.most ? 0.95 * this.most / tokens : 1));
     for (;;) {
       const from = Math.floor(text.length * (1 - share));
       this.cut = from > 0;
@@ -130,9 +137,10 @@ export class AttentionView {
     const both = answer.weights.some((row, query) => row.some((weight, key) => key > query && weight > 0));
     if (this.cut) say(this.note, "attention_cut", { n: number(answer.tokens.length) });
     else say(this.note, both ? "attention_both_hint" : "attention_hint");
-    if (this.nodes.length !== answer.tokens.length || this.nodes.some((node, k) => node.dataset.token !== answer.tokens[k])) {
+    const same = (node, k) => node.dataset.token === answer.tokens[k];
+    if (this.nodes.length !== answer.tokens.length || !this.nodes.every(same)) {
       this.nodes = answer.tokens.map((token) => element("span", { class: "token", "data-token": token },
-        token.includes("\n") || token === "" ? shownName(token) + (token.includes("\n") ? "\n" : "") : token));
+        inText(token)));
       this.tokens.replaceChildren(...this.nodes);
     }
     this.inside.hidden = false;
@@ -153,7 +161,7 @@ export class AttentionView {
       node.classList.toggle("strong", row[k] / largest > 0.55);
     });
     this.matrix.mark(query);
-    const name = (k) => shownName(this.answer.tokens[k]).trim() || "␣";
+    const name = (k) => shown(namedToken(this.answer.tokens[k]));
     if (key !== null) {
       say(this.reading, "attention_pair", { query: name(query), key: name(key), p: percent(row[key]) });
       return;

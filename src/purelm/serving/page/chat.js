@@ -136,9 +136,9 @@ export class ChatTab {
   /** Keeps the end in view while the reader has not scrolled away from it. */
   follower() {
     return (always = false) => {
-      const page = document.documentElement;
-      const atEnd = page.scrollHeight - scrollY - innerHeight < 160;
-      if (always || atEnd) scrollTo({ top: page.scrollHeight, behavior: always && !calmMotion() ? "smooth" : "auto" });
+      const beyond = this.node.getBoundingClientRect().bottom - innerHeight;
+      if (beyond <= 0 || (!always && beyond > 160)) return;
+      scrollBy({ top: beyond, behavior: always && !calmMotion() ? "smooth" : "auto" });
     };
   }
 

@@ -160,14 +160,20 @@ export class CompletionTab {
     const several = (fields.n ?? 1) > 1;
     const answers = several ? this.makeChoices(fields.n) : [this.sheet];
     const state = await this.work.run("/v1/completions", { model: this.model.id, prompt, ...fields }, {
-      onPieces: (index, pieces) => answers[index].append(pieces), textOf: () => answers[0].text.slice(several ? 0 : prompt.length),
+      onPieces: (index, pieces) => answers[index].append(pieces),
+      textOf: () => answers[0].text.slice(several ? 0 : prompt.length),
       retry: () => { this.past.pop(); this.sheet.replace(given); this.write(before); },
     });
     answers.forEach((answer) => answer.finish());
-    this.attention?.set({ text: several ? prompt + answers[0].text : this.sheet.text,
-      tokens: state.usage && state.usage.prompt_tokens + Math.ceil(state.usage.completion_tokens / answers.length) });
+    this.attention?.set(this.source(prompt + (several ? answers[0].text : this.sheet.text.slice(prompt.length)), state));
     this.choices.querySelectorAll("button").forEach((one) => { one.disabled = false; });
     this.showButtons();
+  }
+
+  /** What was read and written (of the first sample): by ids where the server told them all, else as text. */
+  source(text, state) {
+    if (state.promptIds && state.ids[0]) return { ids: [...state.promptIds, ...state.ids[0]] };
+    return { text, tokens: state.usage?.total_tokens };
   }
 
   makeChoices(count) {

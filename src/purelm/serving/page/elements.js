@@ -70,7 +70,7 @@ export const number = (value, digits = 0) =>
 export function percent(probability) {
   const share = probability * 100;
   if (share > 0 && share < 0.01) return "< 0.01 %";
-  return `${number(share, share < 1 ? 2 : 1)} %`;
+  return `${share >= 99.95 ? 100 : number(share, share < 1 && share > 0 ? 2 : 1)} %`;
 }
 
 /** Said to screen readers, once, by the live region. */

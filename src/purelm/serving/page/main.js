@@ -7,7 +7,7 @@ import { button, element, label, language, number, say, sayAgain, setLanguage } 
 import { showError } from "./notice.js";
 import { hidePopover, isPinned } from "./popover.js";
 import { PredictTab } from "./predict.js";
-import { remember, remembered, switchTheme } from "./preferences.js";
+import { isDark, remember, remembered, switchTheme } from "./preferences.js";
 import { colorToggle, Settings } from "./settings.js";
 import { legend } from "./tokens.js";
 
@@ -19,7 +19,10 @@ function buildSwitches() {
     setLanguage(language() === "zh" ? "en" : "zh");
     remember("language", language());
   }, { id: "language", label: "language_label" });
-  const theme = button("theme", switchTheme, { id: "theme" });
+  const theme = button("to_dark", switchTheme, { id: "theme" });
+  const name = () => say(theme, isDark() ? "to_light" : "to_dark");
+  document.addEventListener("themechange", name);
+  name();
   at("switches").append(other, theme);
 }
 
@@ -44,7 +47,7 @@ function buildTabs(model) {
   if (!tabs.length) return at("work").replaceChildren(element("p", { say: "nothing" }));
   at("tabs").replaceChildren(...tabs.map(({ handle }) => handle));
   at("work").replaceChildren(...tabs.map(({ panel }) => panel));
-  at("aside").replaceChildren(settings.node, guide);
+  at("aside").replaceChildren(guide, settings.node);
   label(at("aside"), "settings");
 
   let current = null;

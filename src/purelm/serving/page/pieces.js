@@ -30,6 +30,9 @@ export function tokenOf(name, bytes, logProbability, alternatives) {
   return { ...one(name, bytes, logProbability), alternatives: sorted };
 }
 
+/** A token by its name alone. */
+export const namedToken = (name) => tokenOf(name, null, null, []);
+
 /** A token for reading: spaces and line ends are shown, part of a character as its bytes. */
 export function shown(token) {
   if (token.text === null) return token.bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ");
