@@ -1,4 +1,4 @@
-"""What a Sampler and a constraint do in beam search, against exhaustive search over the same rules, on a Markov model."""
+"""What a Sampler and a constraint do in beam search, against exhaustive search by the same rules."""
 
 import itertools
 

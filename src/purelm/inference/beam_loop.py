@@ -106,8 +106,8 @@ class _Beams(NamedTuple):
 
 
 def run(rules: Rules, step: Step, follow: Follow, state: Any, last_BK: jax.Array, prompt_BP: jax.Array) -> Found:
-    """Searches from `state`, whose next tokens are last_BK, all of one row alike. prompt_BP: what the repetition penalty
-    counts, -1 for padding."""
+    """Searches from `state`, whose next tokens are last_BK, all of one row alike. prompt_BP: what the repetition
+    penalty counts, -1 for padding."""
     beams = _first(rules, state, last_BK)
     prompt_XP = jnp.repeat(prompt_BP, last_BK.shape[1], axis=0)
     beams = jax.lax.while_loop(
@@ -164,7 +164,8 @@ def _extend(rules: Rules, step: Step, follow: Follow, prompt_XP: jax.Array, beam
     # Log probabilities only fall, so dividing by the largest penalty bounds what a hypothesis can come to.
     bound_BG = jnp.max(alive.compared, axis=2) / rules.penalty(max_new_tokens)
     done_BG = beams.done_BG | (finished.count_BG >= size) | (bound_BG <= finished.score[:, :, -1])
-    finite = beams.finite & ~jnp.any(jnp.isnan(own_XV))
+    # One number that is none makes all of its row none.
+    finite = beams.finite & ~jnp.any(jnp.isnan(own_XV[:, 0]))
     return _Beams(length, tokens.reshape(rows, -1), alive, finished, done_BG, finite, state)
 
 
@@ -183,8 +184,8 @@ def _choose_groups(rules: Rules, compared: jax.Array, own: jax.Array, beams: _Be
         if group + 1 < groups:
             counted = (values > -jnp.inf) & (tokens != rules.stop_id) & ~beams.done_BG[:, group, None]
             counted &= jnp.cumsum(counted, axis=1) <= size
-            said_BV += jax.vmap(lambda ids, weights: jnp.zeros(said_BV.shape[1]).at[ids].add(weights))(
-                tokens, counted.astype(jnp.float32))
+            said_BV = jax.vmap(lambda said_V, ids, weights: said_V.at[ids].add(weights))(
+                said_BV, tokens, counted.astype(jnp.float32))
     values, parents, tokens = (jnp.stack(parts, axis=1) for parts in zip(*chosen))
     alive = _take(beams.alive, parents)
     ids = jax.lax.dynamic_update_slice_in_dim(alive.ids, tokens[..., None], beams.position, axis=3)

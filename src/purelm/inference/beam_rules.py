@@ -1,8 +1,8 @@
-"""What hypotheses are compared by: the model's log-probabilities, changed and barred as a Sampler and a constraint say."""
+"""What hypotheses are compared by: the model's log-probabilities, changed and barred by a Sampler and a constraint."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,8 @@ def log_probabilities(logits_XV: jax.Array, sampler: Sampler | None, constraint:
                       stop_id: jax.Array, vocabulary_size: int) -> tuple[jax.Array, jax.Array]:
     """(what next tokens are compared by, the model's own log-probabilities), float32 [X, V], nats.
 
-    Penalties and biases change the distribution. What is banned, held back, not allowed or not forced is -inf in it, and
-    what is left is not made likelier by that.
+    Penalties and biases change the distribution. What is banned, held back, not allowed or not forced is -inf in it,
+    and what is left is not made likelier by that.
     """
     logits_XV = mask_vocabulary(logits_XV.astype(jnp.float32), vocabulary_size)
     own_XV = jax.nn.log_softmax(logits_XV)

@@ -30,8 +30,8 @@ Params = Any
 class Branches(NamedTuple):
     """A Transformer's memory of T hypotheses a row: fit as the carry of a lax.while_loop.
 
-    cache: of prompt and hypotheses; a step writes T rows of it. positions_BS: where in the text the token of each row of
-    the cache stands. seen_BTS: the rows that each hypothesis is made of. encoded: of an encoder-decoder's source.
+    cache: of prompt and hypotheses; a step writes T rows of it. positions_BS: where in the text the token of each row
+    of the cache stands. seen_BTS: the rows that each hypothesis is made of. encoded: of an encoder-decoder's source.
     """
 
     cache: Cache
@@ -59,8 +59,8 @@ def start_prompts(config: ModelConfig, params: Params, prompt_BT: jax.Array, len
                   length: int) -> Any:
     """A language model's state after the prompts without their last tokens, which the first step reads.
 
-    prompt_BT: a row's prompt is its first lengths_B tokens, at least one; the others are not read. beam_size: hypotheses
-    a row. length: steps that there is room for. Raises UserError for an architecture that continues no text.
+    prompt_BT: a row's prompt is its first lengths_B tokens, at least one; the others are not read. beam_size:
+    hypotheses a row. length: steps that there is room for. Raises UserError for an architecture that continues no text.
     """
     if config.architecture == "recurrent":
         carry = recurrent_decoding.read(config, params, prompt_BT, lengths_B - 1)
