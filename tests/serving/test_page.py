@@ -39,7 +39,7 @@ def test_a_chat_streams_and_its_tokens_tell_their_alternatives(browser, url):
         shown = page.locator("#alternatives .option .value").all_text_contents()
         expected = [f"{100 * math.exp(value):.1f} %" for _, value in page_stand_in.alternatives(" a", 3)]
         assert shown == expected  # Reddens where alternatives belong to another token, or are no probabilities.
-        assert page.locator("#alternatives .chosen code").text_content().startswith("␣a")
+        assert page.locator("#alternatives .chosen code").text_content().endswith("␣a")
         assert "p3" in token.get_attribute("class")  # 11 %
         assert "9 + 13 tokens" in page.locator(".speed:visible").text_content()
 
@@ -122,7 +122,13 @@ def test_completion_continues_branches_and_undoes(browser, url, app):
         page.click("text=Undo")
         assert sheet.text_content() == "Once: " + POEM
         page.click("text=Edit text")
+        page.fill("#text", "Once: The")
+        page.click("text=Undo")
+        assert sheet.text_content() == "Once: " + POEM and sheet.is_visible()
+        page.click("text=Edit text")
         page.fill("#text", "Once: The moon is blue.")
+        page.click("text=Show tokens")
+        assert sheet.locator(".token").all_text_contents() == ["The", " moon", " is"]
         page.click("button:visible:text-is('Continue')")
         page.wait_for_function("text => document.querySelector('.sheet').textContent === text",
                                arg="Once: The moon is blue." + POEM)

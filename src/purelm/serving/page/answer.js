@@ -6,6 +6,13 @@ import { rove, stepOf } from "./tokens.js";
 
 const BLOCK = 60;
 
+// Text that grows under a pointer at rest is not pointed at.
+const rest = { x: -1, y: -1 };
+const moved = (event) => event.clientX !== rest.x || event.clientY !== rest.y;
+for (const kind of ["pointermove", "pointerdown", "pointerup"]) {
+  document.addEventListener(kind, (event) => { [rest.x, rest.y] = [event.clientX, event.clientY]; });
+}
+
 export class Answer {
   /** onTake(index, token): an alternative of the piece at index was chosen; null where answers cannot branch. */
   constructor({ name = "answer", onTake = null } = {}) {
@@ -31,7 +38,7 @@ export class Answer {
   listen() {
     const token = (event) => event.target.closest(".token");
     this.node.addEventListener("pointerover", (event) => {
-      if (event.pointerType === "mouse" && token(event) && !isPinned()) this.show(token(event), {});
+      if (event.pointerType === "mouse" && token(event) && !isPinned() && moved(event)) this.show(token(event), {});
     });
     this.node.addEventListener("pointerout", (event) => {
       if (event.pointerType === "mouse" && token(event)) later();

@@ -35,7 +35,10 @@ export class AttentionView {
     this.node = element("details", { class: "attention" }, element("summary", { say: name }),
       element("p", { class: "row" }, ...this.layer.parts, ...this.head.parts), this.note, this.inside);
     this.inside.append(element("div", {}, this.tokens, this.reading), this.matrix.node);
-    this.node.addEventListener("toggle", () => this.load());
+    this.node.addEventListener("toggle", () => {
+      this.opened = this.node.open;
+      this.load();
+    });
     this.rover = rove(this.tokens, { onFocus: (node) => this.point(this.indexOf(node)) });
     this.tokens.addEventListener("pointerover", (event) => {
       if (event.target.matches(".token")) this.point(this.indexOf(event.target));
@@ -83,7 +86,10 @@ export class AttentionView {
     if (!this.answer) this.clear("attention_loading");
     try {
       const answer = await this.ask();
-      if (number === this.wanted) this.draw(answer);
+      if (number !== this.wanted) return;
+      this.draw(answer);
+      if (this.opened) this.node.scrollIntoView({ block: "nearest" });
+      this.opened = false;
     } catch (error) {
       if (number !== this.wanted) return;
       this.clear("attention_none");

@@ -38,7 +38,7 @@ export class ChatTab {
     };
     const { send, stop, regenerate, edit, clear } = this.buttons;
     this.composer = element("div", { class: "composer" }, element("div", { class: "entry" }, this.box, send, stop),
-      element("div", { class: "row" }, regenerate, edit, clear));
+      element("div", { class: "row" }, regenerate, edit, clear, element("span", { class: "hint quiet", say: "keys_hint" })));
     this.node = element("div", { class: "chat" }, this.empty, this.log, this.speed.node,
       ...(this.attention ? [this.attention.node] : []), this.composer);
   }

@@ -38,6 +38,7 @@ export class CompletionTab {
       stop: button("stop", () => this.work.stop(), { class: "main stop" }),
       undo: button("undo", () => this.undo()),
       edit: button("edit", () => this.edit()),
+      view: button("view", () => this.view()),
       copy: button("copy", () => copyText(this.takeEdits(), this.buttons.copy)),
       clear: button("clear", () => this.clear(), { class: "quietly" }),
     };
@@ -56,7 +57,7 @@ export class CompletionTab {
   }
 
   showButtons() {
-    const { running } = this.work, { go, stop, undo, edit, copy, clear } = this.buttons;
+    const { running } = this.work, { go, stop, undo, edit, view, copy, clear } = this.buttons;
     const written = this.area.hidden ? this.sheet.pieces.length > 0 : this.area.value !== "";
     const hadFocus = document.activeElement === go || document.activeElement === stop;
     go.hidden = running;
@@ -64,6 +65,7 @@ export class CompletionTab {
     stop.hidden = !running;
     undo.hidden = running || !this.past.length;
     edit.hidden = running || !this.area.hidden;
+    view.hidden = running || this.area.hidden || !this.hasTokens();
     copy.hidden = running || !written;
     clear.hidden = running || !written;
     if (hadFocus) (running ? stop : go).focus();
@@ -101,25 +103,40 @@ export class CompletionTab {
     this.area.setSelectionRange(at, at);
   }
 
+  hasTokens() {
+    return this.sheet.pieces.some((piece) => piece.tokens.length);
+  }
+
+  /** Back to the tokens of what the model wrote. */
+  view() {
+    this.takeEdits();
+    this.sheet.finish();
+    this.showSheet(true);
+    this.sheet.rover.enterFocus();
+  }
+
   remember(pieces) {
     this.past.push(pieces);
     if (this.past.length > 100) this.past.shift();
   }
 
+  /** The text before the model, or the person after it, wrote last. */
   undo() {
-    const pieces = this.past.pop();
+    const edited = !this.area.hidden && this.area.value !== this.sheet.text;
+    const pieces = edited ? [...this.sheet.pieces] : this.past.pop();
     if (!pieces) return;
     this.dropChoices();
     this.sheet.replace(pieces);
     this.sheet.finish();
     this.attention?.set(null);
-    if (pieces.some((piece) => piece.tokens.length)) this.showSheet(true);
+    if (this.hasTokens()) this.showSheet(true);
     else this.edit();
     this.showButtons();
     (this.past.length ? this.buttons.undo : this.buttons.go).focus();
   }
 
   clear() {
+    this.takeEdits();
     this.remember([...this.sheet.pieces]);
     this.dropChoices();
     this.sheet.replace([]);

@@ -25,10 +25,10 @@ function fullBody(path, body) {
  * Streams an answer.
  *
  * onPieces(index, pieces) is called as text comes in. What it returns (and `state`, meanwhile) holds: usage, tokens,
- * started, first and last (milliseconds), reasons and ids of each sample. Raises what `events` raises.
+ * firstTokens (of the first event), started, first and last (milliseconds), reasons and ids of each sample. Raises what `events` raises.
  */
 export async function generate(path, body, { signal, onPieces, state }) {
-  Object.assign(state, { started: performance.now(), first: null, last: null, tokens: 0, usage: null, reasons: [],
+  Object.assign(state, { started: performance.now(), first: null, last: null, tokens: 0, firstTokens: 0, usage: null, reasons: [],
     ids: [], promptIds: null });
   const aligners = [];
   const aligner = (index) => (aligners[index] ??= new Aligner());
@@ -48,8 +48,8 @@ function takeChoice(choice, aligner, state, onPieces) {
   const tokens = choice.delta ? chatTokens(choice.logprobs) : completionTokens(choice.logprobs);
   if (text || tokens.length) {
     state.last = performance.now();
-    state.first ??= state.last;
     state.tokens += tokens.length || 1;
+    if (state.first === null) [state.first, state.firstTokens] = [state.last, state.tokens];
   }
   if (choice.finish_reason) state.reasons[choice.index] = choice.finish_reason;
   if (choice.purelm?.token_ids) (state.ids[choice.index] ??= []).push(...choice.purelm.token_ids);

@@ -29,12 +29,13 @@ function buildSwitches() {
 function describe(model) {
   const { task, architecture, parameters, context_length: context } = model.purelm;
   const short = parameters >= 1e6 ? `${number(parameters / 1e6, 1)} M` : number(parameters);
+  document.title = `${model.id} · purelm`;
   say(at("model"), "model_line", { id: model.id, task: task.replaceAll("_", " "),
     architecture: architecture.replaceAll("_", "-"), parameters: short, context: number(context) });
 }
 
 function buildTabs(model) {
-  const settings = new Settings();
+  const settings = new Settings(model.purelm.limits?.new_tokens);
   const guide = element("div", { class: "guide" }, colorToggle(), legend());
   const tabs = TABS.filter(([, ability]) => model.purelm.can.includes(ability)).map(([name, , Tab]) => {
     const tab = new Tab(model, settings);
@@ -74,7 +75,7 @@ function buildTabs(model) {
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || event.isComposing) return;
-    if (hidePopover({ focus: isPinned() })) return;
+    hidePopover({ focus: isPinned() });
     current.tab.stop();
   });
   const natural = model.purelm.can.includes("completions") ? "completion" : tabs[0].name;

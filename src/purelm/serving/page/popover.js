@@ -1,6 +1,6 @@
 // What is known of a token: its probability, and what else might have been written.
 
-import { button, element, percent, say, words } from "./elements.js";
+import { button, element, percent, words } from "./elements.js";
 import { shown } from "./tokens.js";
 
 let pop = null, anchor = null, pinned = false, returning = false, timer = null, options = {};
@@ -107,7 +107,7 @@ function oneOption(other, chosen, index) {
   bar.style.width = `${Math.max(probability * 100, 0.5)}%`;
   const inside = [element("code", {}, shown(other)),
     element("span", { class: "share" }, bar), element("span", { class: "value" }, percent(probability))];
-  if (chosen) inside[0].append(mark());
+  if (chosen) inside[0].prepend(mark());
   const item = element("li", { class: chosen ? "chosen" : other.beyond ? "beyond" : "" });
   if (options.onTake && !chosen && other.text) {
     const { onTake } = options;
@@ -123,7 +123,5 @@ function oneOption(other, chosen, index) {
 }
 
 function mark() {
-  const node = element("small", { class: "mark" });
-  say(node, "chosen");
-  return node;
+  return element("small", { class: "mark" }, "✓", element("span", { class: "unseen", say: "chosen" }));
 }

@@ -25,12 +25,15 @@ const STARTS = {
 };
 
 export class Settings {
-  constructor() {
+  /** mostTokens: what the server allows, where it says so. */
+  constructor(mostTokens = NUMBERS.max_tokens.high) {
+    NUMBERS.max_tokens.high = Math.min(NUMBERS.max_tokens.high, mostTokens);
     const stored = remembered("settings", {});
     this.values = { ...STARTS };
     for (const name of Object.keys(STARTS)) {
       if (typeof stored[name] === typeof STARTS[name]) this.values[name] = stored[name];
     }
+    this.values.max_tokens = Math.min(this.values.max_tokens, mostTokens);
     this.shows = {};
     this.body = element("div", { class: "fields" });
     const wide = matchMedia("(min-width: 900px)");

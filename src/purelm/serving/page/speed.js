@@ -5,6 +5,12 @@ import { button, element, number, say } from "./elements.js";
 const ENDS = { length: "ended_length", stopped: "ended_stopped", cancelled: "ended_stopped",
   deadline: "ended_deadline", shutdown: "ended_shutdown" };
 
+/** Tokens a second once writing had begun; an answer that came in one go counts from the question. */
+function rateOf({ tokens, firstTokens, started, first, last }) {
+  const later = last - first;
+  return later >= 20 ? (tokens - firstTokens) / later * 1000 : tokens / Math.max(1, last - started) * 1000;
+}
+
 export class SpeedLine {
   constructor(settings) {
     this.settings = settings;
@@ -28,8 +34,7 @@ export class SpeedLine {
     const parts = [];
     const part = (key, values) => parts.push(element("span", { say: key, values }));
     if (reason === null) part("writing");
-    const seconds = (state.last - state.first) / 1000;
-    if (state.first !== null && seconds > 0) part("speed", { rate: number((state.tokens - 1) / seconds, 0) });
+    if (state.first !== null) part("speed", { rate: number(rateOf(state), 0) });
     if (state.first !== null) {
       part("first_token", { seconds: number((state.first - state.started) / 1000, 2) });
     }

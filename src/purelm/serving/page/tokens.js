@@ -16,7 +16,7 @@ export function legend() {
   const bounds = [1, ...STEPS, 0];
   const names = STEPS.concat(0).map((least, k) =>
     (k === 0 ? `≥ ${percent(least)}` : k === STEPS.length ? `< ${percent(bounds[k])}`
-      : `${percent(least)} – ${percent(bounds[k])}`).replaceAll(".0", ""));
+      : `${percent(least)} – ${percent(bounds[k])}`.replace(" %", "").replaceAll(" – ", "–")).replaceAll(".0", ""));
   return element("div", { class: "legend" }, element("span", { class: "title", say: "legend" }),
     ...names.map((name, k) => element("span", { class: `sample p${k}` }, name)));
 }
@@ -51,6 +51,7 @@ export function rove(box, { onFocus, onEnter }) {
   });
   return {
     move,
+    enterFocus: () => current()?.focus(),
     /** Puts the first (or last) token into the tab order, if none is. */
     enter() {
       if (!current()) box.querySelector(".token")?.setAttribute("tabindex", "0");
