@@ -21,7 +21,6 @@ import numpy as np
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
-from purelm.inference import automata
 from purelm.inference.automata import TokenAutomaton
 from purelm.inference.checks import check_call, check_options, checked_prompt, checked_source, row_keys
 from purelm.inference.decode_loop import (
@@ -126,11 +125,11 @@ def generate(
         lengths_B = prompt_lengths_B[rows]
         samples = (rows[:, None] * num_samples + np.arange(num_samples)).reshape(-1)
         return _generate(
-            Plan(config, sampler, sizes_for(config, *_bounds(config, lengths_B, max_new_tokens)), vocabulary_size,
+            Plan(config, sampler, sizes_for(config, *bounds(config, lengths_B, max_new_tokens)), vocabulary_size,
                  num_samples, alternatives, cache),
-            params, prompt_BT[rows, :lengths_B.max()], lengths_B,
-            keys_B if len(rows) == len(prompt_BT) else keys_B[samples], max_new_tokens=max_new_tokens,
-            stop_id=stop_id, stop=stop, constraint=constraint, source=source)
+            params, prompt_BT[rows, :lengths_B.max()], lengths_B, max_new_tokens=max_new_tokens, stop_id=stop_id,
+            keys_B=keys_B if len(rows) == len(prompt_BT) else keys_B[samples], stop=stop, constraint=constraint,
+            source=source)
 
     return by_length(config, prompt_lengths_B, call, num_samples=num_samples)
 
@@ -147,32 +146,38 @@ def by_length(config: ModelConfig, prompt_lengths_B: np.ndarray, call: Callable[
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
 
 
-def _bounds(config: ModelConfig, prompt_lengths_B: np.ndarray, max_new_tokens: int) -> tuple[int, int]:
+def bounds(config: ModelConfig, prompt_lengths_B: np.ndarray, max_new_tokens: int) -> tuple[int, int]:
     """(end of the shortest prompt, end of the text), both from the start of the first window."""
     shortest, longest = int(prompt_lengths_B.min()), int(prompt_lengths_B.max())
     origin = window_start(shortest, window_of(config))
     return shortest - origin, longest - origin + max_new_tokens
 
 
-def _generate(plan: Plan, params: Any, prompt_BT: np.ndarray, prompt_lengths_B: np.ndarray, keys_B: jax.Array, *,
-              max_new_tokens: int, stop_id: int | None, stop: TokenAutomaton | None,
-              constraint: TokenAutomaton | None, source: Source | None) -> Generated:
+def _generate(plan: Plan, params: Any, prompt_BT: np.ndarray, prompt_lengths_B: np.ndarray, *, max_new_tokens: int,
+              stop_id: int | None, **options: Any) -> Generated:
     """`generate` of checked prompts, of one length each where the model has prefix_attention."""
+    inputs = make_inputs(plan.config, plan.sizes, prompt_BT, prompt_lengths_B, max_new_tokens=max_new_tokens,
+                         stop_id=stop_id, num_samples=plan.num_samples, **options)
+    return answer_of(jax.device_get(run(plan, params, inputs)), inputs.rows.starts_B, max_new_tokens, stop_id)
+
+
+def make_inputs(config: ModelConfig, sizes: Sizes, prompt_BT: np.ndarray, prompt_lengths_B: np.ndarray, *,
+                max_new_tokens: int, stop_id: int | None, num_samples: int = 1, keys_B: jax.Array | None = None,
+                stop: TokenAutomaton | None = None, constraint: TokenAutomaton | None = None,
+                source: Source | None = None) -> Inputs:
+    """What a loop is given, in arrays of `sizes`; num_samples rows a prompt."""
     shortest, longest = int(prompt_lengths_B.min()), int(prompt_lengths_B.max())
     # The tokens before the first window are never seen; window_start commutes with cropping them.
-    origin = window_start(shortest, window_of(plan.config))
-    ids_BX = np.zeros((len(prompt_BT), plan.sizes.buffer), np.int32)
+    origin = window_start(shortest, window_of(config))
+    ids_BX = np.zeros((len(prompt_BT), sizes.buffer), np.int32)
     ids_BX[:, :longest - origin] = prompt_BT[:, origin:longest]
-    starts_B = np.repeat((prompt_lengths_B - origin).astype(np.int32), plan.num_samples)
+    starts_B = np.repeat((prompt_lengths_B - origin).astype(np.int32), num_samples)
     stop = None if stop is None else _padded(stop)
     constraint = None if constraint is None else _padded(constraint)
-    state = run(plan, params, Inputs(
-        ids_BX=np.repeat(ids_BX, plan.num_samples, axis=0),
-        rows=Rows(starts_B, starts_B + np.int32(max_new_tokens)),
-        origin=np.int32(origin), keys_B=keys_B, stop_id=np.int32(-1 if stop_id is None else stop_id),
-        stop=stop, constraint=constraint, ended_Q=None if constraint is None else _dead_ends(constraint, stop_id),
-        source=source))
-    return answer_of(jax.device_get(state), starts_B, max_new_tokens, stop_id)
+    return Inputs(
+        ids_BX=np.repeat(ids_BX, num_samples, axis=0), rows=Rows(starts_B, starts_B + np.int32(max_new_tokens)),
+        origin=np.int32(origin), keys_B=keys_B, stop_id=np.int32(-1 if stop_id is None else stop_id), stop=stop,
+        constraint=constraint, ended_Q=None if constraint is None else _dead_ends(constraint, stop_id), source=source)
 
 
 def answer_of(state: Any, starts_B: np.ndarray, max_new_tokens: int, stop_id: int | None) -> Generated:
@@ -229,5 +234,5 @@ def _padded(automaton: TokenAutomaton) -> TokenAutomaton:
 
 def _dead_ends(constraint: TokenAutomaton, stop_id: int | None) -> np.ndarray:
     """bool [Q]: the states in which nothing can be written, not even the stop_id."""
-    exhausted_Q = automata.exhausted(constraint, np.arange(len(constraint.final_Q)))
+    exhausted_Q = (constraint.next_QC[:, np.unique(constraint.classes_V)] < 0).all(axis=1)
     return exhausted_Q & ~constraint.final_Q if stop_id is not None else exhausted_Q

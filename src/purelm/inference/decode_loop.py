@@ -138,17 +138,23 @@ def run(plan: Plan, params: Any, inputs: Inputs) -> State:
         if steps.prefill is not None:
             memory = steps.prefill(ids_BX[::samples], window_start(first, window_of(config)), first, memory)
         memory = steps.take_rows(memory, jnp.repeat(jnp.arange(batch_size // samples), samples))
-    nothing_B = jnp.zeros(batch_size, jnp.int32)
+    state = first_state(inputs, first, memory, plan.alternatives)
+    return _decode(plan, steps, inputs, state)._replace(memory=None)
+
+
+def first_state(inputs: Inputs, position: jax.Array, memory: Any, alternatives: int | None) -> State:
+    """Before the token at `position` is drawn."""
+    rows, columns = inputs.ids_BX.shape
+    nothing_B = jnp.zeros(rows, jnp.int32)
     reasons_B = nothing_B
     if inputs.ended_Q is not None:
         reasons_B = jnp.where(inputs.ended_Q[0], jnp.int32(Reason.CONSTRAINT), reasons_B)
-    state = State(
-        ids_BX=ids_BX, position=first, lengths_B=nothing_B, reasons_B=reasons_B,
-        log_probabilities_B=jnp.zeros(batch_size, jnp.float32), memory=memory,
+    return State(
+        ids_BX=inputs.ids_BX, position=position, lengths_B=nothing_B, reasons_B=reasons_B,
+        log_probabilities_B=jnp.zeros(rows, jnp.float32), memory=memory,
         stop_B=None if inputs.stop is None else nothing_B,
         constraint_B=None if inputs.constraint is None else nothing_B,
-        likely=None if plan.alternatives is None else _no_likely(*ids_BX.shape, plan.alternatives))
-    return _decode(plan, steps, inputs, state)._replace(memory=None)
+        likely=None if alternatives is None else _no_likely(rows, columns, alternatives))
 
 
 def _no_likely(rows: int, columns: int, alternatives: int) -> Likely:
@@ -163,11 +169,8 @@ def _decode(plan: Plan, steps: Steps, inputs: Inputs, state: State) -> State:
     """Draws tokens from state.position until all rows have ended; window after window."""
     window, first = window_of(plan.config), state.position
 
-    def finished(state: State) -> jax.Array:
-        return (state.reasons_B > 0) | (state.position >= inputs.rows.ends_B)
-
     def unfinished(state: State) -> jax.Array:
-        return ~jnp.all(finished(state))
+        return ~jnp.all(finished(inputs, state))
 
     def next_window(state: State) -> State:
         start = window_start(state.position, window)
@@ -186,15 +189,22 @@ def _decode(plan: Plan, steps: Steps, inputs: Inputs, state: State) -> State:
     def next_token(state: State) -> State:
         tokens_B1 = jax.lax.dynamic_slice_in_dim(state.ids_BX, state.position - 1, 1, axis=1)
         logits_BV, memory = steps.step(tokens_B1, state.memory)
-        drawn = _draw(plan, inputs, state, logits_BV)
-        given_B = jax.lax.dynamic_slice_in_dim(state.ids_BX, state.position, 1, axis=1)[:, 0]
-        in_prompt_B = state.position < inputs.rows.starts_B
-        drawn = drawn._replace(ids_B=jnp.where(in_prompt_B, given_B, drawn.ids_B))
-        return _write(inputs, state._replace(memory=memory), drawn, ~in_prompt_B & ~finished(state))
+        return write(inputs, state._replace(memory=memory), _draw(plan, inputs, state, logits_BV))
 
     if steps.prefill is None:
         return jax.lax.while_loop(unfinished, next_token, state)
     return jax.lax.while_loop(unfinished, next_window, state)
+
+
+def finished(inputs: Inputs, state: State) -> jax.Array:
+    """Whether each row has ended."""
+    return (state.reasons_B > 0) | (state.position >= inputs.rows.ends_B)
+
+
+def given(inputs: Inputs, state: State) -> tuple[jax.Array, jax.Array]:
+    """(whether the token at state.position is of the prompt, that token): bool and int32 [B]."""
+    given_B = jax.lax.dynamic_slice_in_dim(state.ids_BX, state.position, 1, axis=1)[:, 0]
+    return state.position < inputs.rows.starts_B, given_B
 
 
 def _draw(plan: Plan, inputs: Inputs, state: State, logits_BV: jax.Array) -> Drawn:
@@ -210,18 +220,26 @@ def _draw(plan: Plan, inputs: Inputs, state: State, logits_BV: jax.Array) -> Dra
         ids_BX=state.ids_BX, lengths_B=everywhere_B + state.position, starts_B=inputs.rows.starts_B,
         window_starts_B=everywhere_B + window_start(state.position, window_of(plan.config)))
     ids_B = sampling.draw(plan.sampler, logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_id=inputs.stop_id)
+    return judged(logits_BV, ids_B, plan.alternatives)
+
+
+def judged(logits_BV: jax.Array, ids_B: jax.Array, alternatives: int | None) -> Drawn:
+    """The drawn ids with their log-probabilities and the likeliest beside them; NOT_A_NUMBER for no numbers."""
     total_B = jax.nn.logsumexp(logits_BV, axis=-1)
     log_probabilities_B = jnp.take_along_axis(logits_BV, ids_B[:, None], axis=-1)[:, 0] - total_B
     likely_ids_BJ = likely_BJ = None
-    if plan.alternatives:
-        likely_BJ, likely_ids_BJ = jax.lax.top_k(logits_BV, plan.alternatives)
+    if alternatives:
+        likely_BJ, likely_ids_BJ = jax.lax.top_k(logits_BV, alternatives)
         likely_BJ = likely_BJ - total_B[:, None]
     ids_B = jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=-1)), ids_B, NOT_A_NUMBER)
     return Drawn(ids_B, log_probabilities_B, likely_ids_BJ, likely_BJ)
 
 
-def _write(inputs: Inputs, state: State, drawn: Drawn, written_B: jax.Array) -> State:
-    """The state with a step's tokens, which count where `written_B`."""
+def write(inputs: Inputs, state: State, drawn: Drawn) -> State:
+    """The state with a step's tokens: the drawn ones, or a prompt's own, which do not count."""
+    in_prompt_B, given_B = given(inputs, state)
+    drawn = drawn._replace(ids_B=jnp.where(in_prompt_B, given_B, drawn.ids_B))
+    written_B = ~in_prompt_B & ~finished(inputs, state)
     ids_B, reasons_B = drawn.ids_B, state.reasons_B
     stop_B, constraint_B, likely = state.stop_B, state.constraint_B, state.likely
     if inputs.constraint is not None:
