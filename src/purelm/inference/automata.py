@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+from purelm.errors import UserError
+from purelm.inference import constraints
+from purelm.inference.byte_automata import ByteAutomaton, ending_states, lift, search, without_states
 
 
 class TokenAutomaton(NamedTuple):
@@ -73,3 +79,85 @@ def _take(table: Any, states_B: Any) -> Any:
 
 def _as_of(table: Any, states_B: Any) -> Any:
     return np.asarray(table) if isinstance(states_B, np.ndarray) else jnp.asarray(table)
+
+
+def stop_strings(token_bytes: Sequence[bytes], stops: Sequence[str], *, special_ids: Collection[int] = (),
+                 separator: bytes = b"") -> TokenAutomaton:
+    """Final once the answer's text holds one of `stops`, wherever in a token it starts and ends.
+
+    Args:
+      token_bytes: UTF-8 of every id (`Tokenizer.token_bytes`).
+      stops: strings, none of them empty.
+      special_ids: ids that stand for no text, as the end of text does.
+      separator: bytes between two tokens (`Tokenizer.separator`).
+
+    Raises UserError for an empty stop string, or none, or more than a table can hold.
+    """
+    for stop in stops:
+        check_stop(stop)
+    if not stops:
+        raise UserError("stop has no strings; give at least one")
+    lifted = lift(search([stop.encode() for stop in stops]), token_bytes, special_ids=special_ids,
+                  separator=separator, neutral=True, field="stop")
+    return TokenAutomaton(*lifted)
+
+
+def regex(token_bytes: Sequence[bytes], pattern: str, *, special_ids: Collection[int] = (), separator: bytes = b""
+          ) -> TokenAutomaton:
+    """What the whole answer must match, as `re.fullmatch` has it; arguments as `stop_strings`'.
+
+    From every state tokens lead to a final one, so that an answer never gets stuck.
+
+    Raises UserError for a wrong pattern, one with assertions or references inside, one that no tokens can match, or
+    one too large.
+    """
+    return _constraint("regex", constraints.of_regex(pattern), token_bytes, special_ids, separator)
+
+
+def json_schema(token_bytes: Sequence[bytes], schema: str | Mapping[str, Any], *, special_ids: Collection[int] = (),
+                separator: bytes = b"") -> TokenAutomaton:
+    """JSON that fulfills the schema, on one line, its properties in the schema's order; see `regex`.
+
+    Raises UserError also for a schema that outlines_core does not support, and without it.
+    """
+    text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
+    return _constraint("json_schema", constraints.of_schema(text), token_bytes, special_ids, separator)
+
+
+def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
+    """The text before the stop string that is complete first, and that stop string; (text, None) without one.
+
+    Of several that end at one character it is the longest. What comes after changes nothing, so that a text that grows
+    is always cut at the same place.
+    """
+    ends = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    if not ends:
+        return text, None
+    end, _, stop = min(ends)
+    return text[:end - len(stop)], stop
+
+
+def held_back(text: str, stops: Sequence[str]) -> int:
+    """How many of the text's last characters may be the start of a stop string, and are not to be shown yet."""
+    longest = min(max(map(len, stops), default=1) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if any(stop.startswith(text[-n:]) for stop in stops)), 0)
+
+
+def check_stop(stop: str) -> None:
+    """UserError for a stop string that is empty or no valid Unicode."""
+    if not stop:
+        raise UserError("stop has an empty string; leave it out")
+    try:
+        stop.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"stop has no valid Unicode at character {error.start}; give it in UTF-8") from error
+
+
+def _constraint(field: str, automaton: ByteAutomaton, token_bytes: Sequence[bytes], special_ids: Collection[int],
+                separator: bytes) -> TokenAutomaton:
+    lifted = lift(automaton, token_bytes, special_ids=special_ids, separator=separator, neutral=False, field=field)
+    ending_Q = ending_states(lifted)
+    if not ending_Q[0]:
+        texts = [token for i, token in enumerate(token_bytes) if i not in special_ids]
+        raise constraints.cannot_be_written(field, automaton, [*texts, separator])
+    return TokenAutomaton(*without_states(lifted, ending_Q))

@@ -1,4 +1,4 @@
-"""How the next token is drawn from the logits: penalties, biases, temperature, top-k, nucleus and min-p, in one rule."""
+"""How the next token is drawn from the logits: penalties, biases, bans, temperature, top-k, nucleus and min-p."""
 
 from __future__ import annotations
 
