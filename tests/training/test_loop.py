@@ -103,6 +103,10 @@ def test_evaluate_agrees_with_the_last_validation_row(unbroken):
     assert json.loads((unbroken / "evaluation.json").read_text()) == result
     best = evaluate_run(str(unbroken), checkpoint="best").metrics
     assert best["loss"] == pytest.approx(min(row["loss"] for row in rows(unbroken) if row["split"] == "validation"))
+    # Reddens where weights are not rounded, or the difference is taken of something else.
+    rounded = evaluate_run(str(unbroken), quantize="int4").metrics
+    assert rounded["quantized_loss_difference"] == pytest.approx(rounded["loss"] - result["loss"], abs=1e-6)
+    assert 0 < abs(rounded["quantized_loss_difference"]) < 0.5
 
 
 def kill_until_done(command, workdir: pathlib.Path, kills: int, seed: int, seconds: float) -> None:
