@@ -101,13 +101,36 @@ def test_an_answer_does_not_depend_on_its_batch(learned):
 def test_a_beam_finds_answers_at_least_as_likely(learned):
     name, config, params = learned
     sources, beam = make_sources(12, 4), make_config(MODELS[name], beam_size=4, length_penalty=0.0)
-    if name == "decoder":
-        with pytest.raises(UserError, match="beam_size=4"):
-            ask(beam, params, sources)
-        return
     greedy = ask(config, params, sources)
     for one, other in zip(greedy, ask(beam, params, sources)):
         assert other.log_probability >= one.log_probability - 1e-4
+
+
+def test_the_best_of_a_beam(learned):
+    # Reddens with: ranks and rows swapped, or log-probabilities of another hypothesis.
+    name, _, params = learned
+    sources = make_sources(5, 6)
+    beam = make_config(MODELS[name], beam_size=4, num_best=3, length_penalty=0.0, beam_groups=2, diversity_penalty=0.5)
+    for found in ask(beam, params, sources):
+        assert len(found.best) == 3 and found.best[0].ids_T.tolist() == found.ids_T.tolist()
+    plain = make_config(MODELS[name], beam_size=4, num_best=3, length_penalty=0.0)
+    for found in ask(plain, params, sources):
+        assert len({tuple(one.ids_T.tolist()) for one in found.best}) == 3
+        chances = [one.log_probability for one in found.best if one.finished]
+        assert chances == sorted(chances, reverse=True)
+
+
+def test_answers_are_drawn_as_configured(learned):
+    # Reddens where the sampler of config.decoding is not read, or a draw depends on its batch.
+    name, config, params = learned
+    sources = make_sources(9, 3)
+    drawn = make_config(MODELS[name], temperature=3.0)
+    one, other = (ask(drawn, params, sources, batch_size=size) for size in (9, 4))
+    assert [found.ids_T.tolist() for found in one] == [found.ids_T.tolist() for found in other]
+    greedy = ask(config, params, sources)
+    assert [found.ids_T.tolist() for found in one] != [found.ids_T.tolist() for found in greedy]
+    first = ask(make_config(MODELS[name], temperature=3.0, top_k=1), params, sources)
+    assert [found.ids_T.tolist() for found in first] == [found.ids_T.tolist() for found in greedy]
 
 
 def test_the_longest_answer_is_cut_and_said(learned):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from purelm.config.schema import Config, ModelConfig
+from purelm.config.schema import Config, DecodingConfig, ModelConfig
+from purelm.config.shapes import divisors
 from purelm.errors import UserError, did_you_mean
 
 RECURRENT = frozenset({"recurrent", "recurrent_encoder_decoder"})
@@ -55,7 +56,13 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "decoding.length_penalty": frozenset({"sequence_to_sequence", "span_corruption"}),
     "decoding.max_new_tokens": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence", "dialogue",
                                           "code_generation"}),
-    "decoding.temperature": frozenset({"language_modeling", "dialogue", "code_generation"}),
+    "decoding.num_best": frozenset({"sequence_to_sequence"}),
+    **{f"decoding.{name}": frozenset({"sequence_to_sequence", "span_corruption"})
+       for name in ("beam_groups", "diversity_penalty")},
+    **{f"decoding.{name}": frozenset({"language_modeling", "sequence_to_sequence", "span_corruption", "dialogue",
+                                      "code_generation"})
+       for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
+                    "presence_penalty")},
     "decoding.num_samples": frozenset({"code_generation"}),
     "data.format": _EXAMPLES,
     "data.text_pair_field": frozenset({"classification"}),
@@ -111,7 +118,7 @@ def check_applies(config: Config) -> None:
     _check_decoder(config)
     if name == "word_vectors":
         _check_word_vectors(config)
-    check_candidates(config)
+    check_decoding(config)
     if name == "extractive_qa" and config.model.token_types == 1:
         raise UserError("config.model.token_types=1 says nothing to extractive_qa; give 2 (question, paragraph), 3 "
                         "(words of the paragraph that are in the question too) or 0")
@@ -141,16 +148,63 @@ def _check_decoder(config: Config) -> None:
     if config.task.name == "span_corruption" and not config.model.prefix_attention:
         raise UserError("config.task.name=span_corruption with a decoder reads its input both ways: set "
                         "config.model.prefix_attention=True, or take architecture encoder_decoder")
-    if config.task.name in ("sequence_to_sequence", "span_corruption") and config.decoding.beam_size > 1:
-        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size}: beam search is for encoder_decoder "
-                        "and recurrent_encoder_decoder; set it to 1 for architecture decoder")
 
 
-def check_candidates(config: Config) -> None:
-    """Raises UserError for a beam where nothing is written."""
-    if config.decoding.candidates != "none" and config.decoding.beam_size > 1:
-        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size} has no effect with config.decoding."
-                        f"candidates={config.decoding.candidates}, which writes nothing: set it to 1")
+def check_decoding(config: Config) -> None:
+    """Raises UserError for a field of config.decoding that has no effect beside the others."""
+    decoding = config.decoding
+    if decoding.candidates != "none":
+        for name in (*_BEAM, *_DRAWS, *_PENALTIES):
+            _refuse(decoding, name, f"candidates={decoding.candidates}, which writes nothing")
+    if decoding.beam_size == 1:
+        for name in ("beam_groups", "diversity_penalty", "num_best"):
+            _refuse(decoding, name, "beam_size=1, which is no beam")
+    else:
+        for name in _DRAWS:
+            _refuse(decoding, name, f"beam_size={decoding.beam_size}, which draws nothing")
+    if decoding.temperature == 0:
+        for name in ("top_k", "top_p", "min_p"):
+            _refuse(decoding, name, "temperature=0, which is greedy")
+    if decoding.beam_size % decoding.beam_groups:
+        raise UserError(f"config.decoding.beam_groups={decoding.beam_groups} does not divide config.decoding.beam_size="
+                        f"{decoding.beam_size}; choose one of {divisors(decoding.beam_size)}")
+    if (decoding.beam_groups > 1) != (decoding.diversity_penalty > 0):
+        raise UserError(f"config.decoding.beam_groups={decoding.beam_groups} with config.decoding.diversity_penalty="
+                        f"{decoding.diversity_penalty}: groups differ by the penalty alone; set both, or neither")
+    if decoding.num_best > decoding.beam_size:
+        raise UserError(f"config.decoding.num_best={decoding.num_best} is more than config.decoding.beam_size="
+                        f"{decoding.beam_size}; give at most that")
+
+
+_BEAM = ("beam_size", "beam_groups", "diversity_penalty", "num_best")
+_DRAWS = ("temperature", "top_k", "top_p", "min_p")
+_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+
+
+def change_decoding(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with fields of config.decoding changed, for one call.
+
+    What these leave without effect goes back to its default: with temperature=0 top_k, top_p and min_p, with a beam all
+    that draws, without one what is of beams alone. Raises UserError for changes that do not go together.
+    """
+    without = set()
+    if changes.get("temperature") == 0:
+        without.update(_DRAWS[1:])
+    if changes.get("beam_size", 1) > 1:
+        without.update(_DRAWS)
+    if changes.get("beam_size") == 1:
+        without.update(_BEAM[1:])
+    defaults = {name: getattr(DecodingConfig(), name) for name in without}
+    config = dataclasses.replace(config, decoding=dataclasses.replace(config.decoding, **(defaults | changes)))
+    check_decoding(config)
+    return config
+
+
+def _refuse(decoding: DecodingConfig, name: str, beside: str) -> None:
+    value, default = getattr(decoding, name), getattr(DecodingConfig(), name)
+    if value != default:
+        raise UserError(f"config.decoding.{name}={value} has no effect with config.decoding.{beside}: set it to "
+                        f"{'none' if default is None else default}")
 
 
 def _check_mixture(config: Config) -> None:

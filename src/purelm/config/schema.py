@@ -214,10 +214,24 @@ class DecodingConfig:
     candidates: Literal["none", "sentences"] = knob(
         "none", "sequence_to_sequence: none writes freely; sentences answers with the sentence of the source that the "
         "model finds most probable, by log-probability / length penalty (evaluation/candidates.py)")
-    beam_size: int = knob(1, "hypotheses kept; 1 is greedy", minimum=1)
+    beam_size: int = knob(1, "hypotheses kept; 1 is no beam", minimum=1)
     length_penalty: float = knob(0.6, "alpha in ((5 + length) / 6)^alpha (Wu et al. 2016); 0 has none", minimum=0)
+    beam_groups: int = knob(1, "groups of a diverse beam (Vijayakumar et al. 2016), which divide beam_size", minimum=1)
+    diversity_penalty: float = knob(0.0, "nats for a token that a group before takes too, of a diverse beam", minimum=0)
+    num_best: int = knob(1, "hypotheses of a beam that are given, the best first", minimum=1)
     max_new_tokens: int = knob(128, "tokens of an answer at most", minimum=1)
-    temperature: float = knob(0.0, "of draws; 0 is greedy (dialogue, code_generation)", minimum=0)
+    temperature: float = knob(0.0, "of draws; 0 is greedy", minimum=0)
+    top_k: int | None = knob(None, "draw from the k most probable tokens; none is all", minimum=1)
+    top_p: float | None = knob(None, "draw from the most probable tokens that hold this probability together "
+                               "(Holtzman et al. 2020); none is all", above=0, maximum=1)
+    min_p: float | None = knob(None, "draw from the tokens that are at least so many times as probable as the most "
+                               "probable (Nguyen et al. 2024); none is all", minimum=0, maximum=1)
+    repetition_penalty: float = knob(1.0, "divides logits of tokens in the window (Keskar et al. 2019); 1 has none",
+                                     minimum=1e-6, maximum=1e6)
+    frequency_penalty: float = knob(0.0, "taken off a token's logit each time that the answer has it; 0 has none",
+                                    minimum=-1e6, maximum=1e6)
+    presence_penalty: float = knob(0.0, "taken off the logit of a token that the answer has; 0 has none",
+                                   minimum=-1e6, maximum=1e6)
     num_samples: int = knob(1, "programs a problem (code_generation)", minimum=1)
 
 

@@ -49,7 +49,7 @@ def program_of(example: Mapping[str, Any], body: str) -> str:
 
 def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size: int,
             progress: Progress | None = None) -> list[dict[str, Any]]:
-    """decoding.num_samples programs for each problem, drawn at decoding.temperature, and how they ran.
+    """decoding.num_samples programs for each problem, drawn as config.decoding says, and how they ran.
 
     Args:
       examples: of the format code; without a test, programs are written and not run.
@@ -61,13 +61,13 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
       (nats, of all that was written)}, where there is a test with "outcome", "message" and "parsed" (see
       sandbox.Verdict); and `text`, `log_probability` and `probability` of the first.
     """
-    from purelm.inference import Sampler
+    from purelm.inference import configured_sampler
 
     config, tokenizer, count = run.config, run.tokenizer, run.config.decoding.num_samples
     prompts = [task.prompt_ids(tokenizer, example["prompt"]) for example in examples for _ in range(count)]
     written = continue_prompts(
         config.model, run.params, prompts, max_new_tokens=config.decoding.max_new_tokens,
-        sampler=Sampler(config.decoding.temperature), seed=config.seed, stop_id=tokenizer.end_of_text_id,
+        sampler=configured_sampler(config.decoding), seed=config.seed, stop_id=tokenizer.end_of_text_id,
         vocabulary_size=tokenizer.vocabulary_size, batch_size=batch_size, progress=progress, what="programs")
     samples = [{"completion": cut_completion(tokenizer.decode(one.ids_T)), "log_probability": one.log_probability}
                for one in written]

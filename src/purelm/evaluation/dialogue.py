@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purelm.config import Config
+from purelm.config import Config, DecodingConfig
+from purelm.config.applies import change_decoding
 from purelm.evaluation.continuations import Progress, continue_prompts
 from purelm.tasks import dialogue as task
 from purelm.training.load import LoadedRun
@@ -46,7 +47,7 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     """
     asked = [(number, turn) for number, example in enumerate(examples) for turn in replies_wanted(example["turns"])]
     written = _write(run, [examples[number]["turns"][:turn] for number, turn in asked], batch_size=batch_size,
-                     progress=progress, seed=run.config.seed, temperature=run.config.decoding.temperature)
+                     progress=progress, seed=run.config.seed, decoding=run.config.decoding)
     predictions: list[dict[str, Any]] = [{"replies": []} for _ in examples]
     for (number, turn), reply in zip(asked, written):
         predictions[number]["replies"].append({"turn": turn, **reply})
@@ -58,9 +59,10 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
 
 
 def reply(run: LoadedRun, turns: Turns, *, seed: int, temperature: float | None = None) -> str:
-    """What the assistant says after `turns`; `temperature` None is decoding.temperature, 0 greedy."""
-    temperature = run.config.decoding.temperature if temperature is None else temperature
-    return _write(run, [turns], batch_size=1, progress=None, seed=seed, temperature=temperature)[0]["text"]
+    """What the assistant says after `turns`, drawn as config.decoding says; `temperature` is in place of its own."""
+    changes = {} if temperature is None else {"temperature": temperature}
+    decoding = change_decoding(run.config, changes).decoding
+    return _write(run, [turns], batch_size=1, progress=None, seed=seed, decoding=decoding)[0]["text"]
 
 
 def reply_room(context_length: int, max_new_tokens: int) -> int:
@@ -70,15 +72,15 @@ def reply_room(context_length: int, max_new_tokens: int) -> int:
 
 
 def _write(run: LoadedRun, histories: Sequence[Turns], *, batch_size: int, progress: Progress | None, seed: int,
-           temperature: float) -> list[dict[str, Any]]:
-    from purelm.inference import Sampler
+           decoding: DecodingConfig) -> list[dict[str, Any]]:
+    from purelm.inference import configured_sampler
 
     config, tokenizer = run.config, run.tokenizer
-    longest = config.decoding.max_new_tokens
+    longest = decoding.max_new_tokens
     room = reply_room(config.model.context_length, longest)
     found = continue_prompts(
         config.model, run.params, [task.prompt_ids(tokenizer, turns, room) for turns in histories],
-        max_new_tokens=longest, sampler=Sampler(temperature), seed=seed, stop_id=tokenizer.end_of_text_id,
+        max_new_tokens=longest, sampler=configured_sampler(decoding), seed=seed, stop_id=tokenizer.end_of_text_id,
         vocabulary_size=tokenizer.vocabulary_size + len(task.ROLES), batch_size=batch_size, progress=progress,
         what="replies")
     # A mark of a role is never learned as a reply's token, but nothing forbids a bad model to write one.

@@ -23,7 +23,7 @@ def example_of_text(config: Config, text: str) -> dict[str, Any]:
 
 def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size: int,
             progress: Progress | None = None) -> list[dict[str, Any]]:
-    """How each text goes on, for decoding.max_new_tokens or to the end of the document, at decoding.temperature.
+    """How each text goes on, for decoding.max_new_tokens or to the end of the document, drawn as config.decoding says.
 
     Returns:
       `text`, what comes after the given one; `log_probability` (nats) and `probability` of it, and of the end where
@@ -31,12 +31,12 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
 
     Raises UserError for an empty text without end of text, or characters that the tokenizer does not know.
     """
-    from purelm.inference import Sampler, encode_prompt
+    from purelm.inference import configured_sampler, encode_prompt
 
     config, tokenizer = run.config, run.tokenizer
     written = continue_prompts(
         config.model, run.params, [encode_prompt(tokenizer, example["text"]) for example in examples],
-        max_new_tokens=config.decoding.max_new_tokens, sampler=Sampler(config.decoding.temperature), seed=config.seed,
+        max_new_tokens=config.decoding.max_new_tokens, sampler=configured_sampler(config.decoding), seed=config.seed,
         stop_id=tokenizer.end_of_text_id, vocabulary_size=tokenizer.vocabulary_size, batch_size=batch_size,
         progress=progress)
     return [{"text": tokenizer.decode(one.ids_T), "log_probability": one.log_probability,

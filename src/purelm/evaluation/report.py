@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from purelm.config import Config
-from purelm.config.applies import TASKS_OF_FIELD
+from purelm.config.applies import TASKS_OF_FIELD, change_decoding
 from purelm.errors import UserError
 from purelm.evaluation import evaluator_of
 from purelm.tasks import task_of
@@ -99,8 +99,7 @@ def with_decoding(run: LoadedRun, changes: dict[str, Any] | None) -> LoadedRun:
         tasks = TASKS_OF_FIELD[f"decoding.{name}"]
         if "." not in task and task not in tasks:  # A task of the user's own knows by itself.
             raise UserError(f"--{name} has no effect on task {task}; it is for {' or '.join(sorted(tasks))}")
-    decoding = dataclasses.replace(run.config.decoding, **changes)
-    return dataclasses.replace(run, config=dataclasses.replace(run.config, decoding=decoding))
+    return dataclasses.replace(run, config=change_decoding(run.config, changes))
 
 
 def _data_of(run: LoadedRun, split: str, data_path: str | None) -> tuple[Any, str]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from purelm.config import Config
-from purelm.config.applies import check_candidates
+from purelm.config.applies import check_decoding
 from purelm.errors import UserError
 from purelm.evaluation import text_metrics
 from purelm.evaluation.candidates import choose_sentences
-from purelm.inference.sequence_to_sequence import answer
+from purelm.inference.sequence_to_sequence import Answer, answer
 from purelm.tasks.sequence_to_sequence import FORMAT, encode_sources, pair_of
 from purelm.training.load import LoadedRun
 
@@ -25,9 +25,10 @@ def predict(run: LoadedRun, examples: Sequence[Example], *, batch_size: int,
 
     The probability is that of the whole text and its end under the model. `finished` is False where
     decoding.max_new_tokens cut the text off. Decodes as run.config.decoding says; with its `candidates` the text is a
-    sentence of the source, and the probability that of this sentence among them (see candidates.choose_sentences).
+    sentence of the source, and the probability that of this sentence among them (see candidates.choose_sentences); with
+    its `num_best` above 1 there is also `best`, a list of so many such answers, of which the first is this one.
     """
-    check_candidates(run.config)
+    check_decoding(run.config)
     if run.config.decoding.candidates == "sentences":
         return [{**choice._asdict(), "finished": True}
                 for choice in choose_sentences(run, examples, batch_size=batch_size, progress=progress)]
@@ -35,8 +36,14 @@ def predict(run: LoadedRun, examples: Sequence[Example], *, batch_size: int,
     sources, _ = encode_sources(run.config, tokenizer, [pair_of(run.config, example)["source"] for example in examples])
     answers = answer(run.config, run.params, sources, batch_size=batch_size, end_id=tokenizer.end_of_text_id,
                      vocabulary_size=tokenizer.vocabulary_size, progress=progress)
-    return [{"text": tokenizer.decode(found.ids_T).strip(), "log_probability": found.log_probability,
-             "probability": math.exp(found.log_probability), "finished": found.finished} for found in answers]
+    if run.config.decoding.num_best == 1:
+        return [_row(tokenizer, found) for found in answers]
+    return [{**_row(tokenizer, found), "best": [_row(tokenizer, one) for one in found.best]} for found in answers]
+
+
+def _row(tokenizer: Any, found: Answer) -> Prediction:
+    return {"text": tokenizer.decode(found.ids_T).strip(), "log_probability": found.log_probability,
+            "probability": math.exp(found.log_probability), "finished": found.finished}
 
 
 def score(run: LoadedRun, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, Any]:

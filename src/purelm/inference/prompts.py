@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from purelm.config import ModelConfig
+from purelm.config import DecodingConfig, ModelConfig
 from purelm.errors import UserError
 from purelm.inference.decode import Generated, generate
 from purelm.inference.sampling import Sampler
 
 if TYPE_CHECKING:
     from purelm.data import Tokenizer
+
+
+def configured_sampler(decoding: DecodingConfig) -> Sampler:
+    """The rule for drawing tokens that config.decoding says."""
+    names = {field.name for field in dataclasses.fields(Sampler)} & {field.name for field in dataclasses.fields(decoding)}
+    return Sampler(**{name: getattr(decoding, name) for name in names})
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> np.ndarray:

@@ -11,20 +11,30 @@ import numpy as np
 from purelm.config import Config
 from purelm.data.example_batches import padded_length
 from purelm.errors import UserError
-from purelm.inference.beam_search import search
+from purelm.inference.beam_search import search, search_prompts
 from purelm.inference.decode import generate
-from purelm.inference.sampling import Sampler
+from purelm.inference.prompts import configured_sampler
 from purelm.models import unstack_layers
 from purelm.tasks.sequence_to_sequence import rooms
 
 
 class Answer(NamedTuple):
     """ids_T: int32, without the end. log_probability: nats, of the tokens and the end together. finished: whether the
-    model ended it (else decoding.max_new_tokens did)."""
+    model ended it (else decoding.max_new_tokens did). best: of a beam, the num_best answers, this one the first."""
 
     ids_T: np.ndarray
     log_probability: float
     finished: bool
+    best: tuple[Answer, ...] = ()
+
+
+class _Batch(NamedTuple):
+    """Sources of one batch, their ends included, and the numbers of their rows among all."""
+
+    rows: list[np.ndarray]
+    numbers_B: np.ndarray
+    end_id: int
+    vocabulary_size: int
 
 
 def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_size: int, end_id: int,
@@ -40,9 +50,10 @@ def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_
       vocabulary_size: the tokenizer's; ids from it on are never drawn.
       progress: called with a line a tenth of the way.
 
-    Raises UserError for logits that are not finite, and a beam with a decoder without an encoder.
+    What is drawn for a source depends on config.seed and on its place, not on its batch. Raises UserError for logits
+    that are not finite.
     """
-    run = _one_row if config.model.architecture == "decoder" else _two_sides
+    write = _draw if config.decoding.beam_size == 1 else _search
     if config.model.architecture != "recurrent_encoder_decoder":
         params = unstack_layers(params)
     order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
@@ -52,7 +63,8 @@ def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_
         numbers = order[start:start + batch_size]
         rows = [np.append(sources[number], np.int32(end_id)) for number in numbers]
         rows += [np.full(1, end_id, np.int32)] * (batch_size - len(rows))
-        found = run(config, params, rows, end_id, vocabulary_size)
+        numbers_B = np.array(numbers + [0] * (batch_size - len(numbers)))
+        found = write(config, params, _Batch(rows, numbers_B, end_id, vocabulary_size))
         for number, row in zip(numbers, found):
             answers[number] = row
         done = start + len(numbers)
@@ -61,36 +73,58 @@ def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_
     return answers
 
 
-def _two_sides(config: Config, params: Any, rows: list[np.ndarray], end_id: int, vocabulary_size: int) -> list[Answer]:
-    """Greedy or beam search of an encoder-decoder."""
-    length = padded_length(max(len(row) for row in rows), config.model.context_length, config.data.bucketing)
-    source_BS, segments_BS = np.zeros((2, len(rows), length), np.int32)
-    for number, row in enumerate(rows):
-        source_BS[number, :len(row)] = row
-        segments_BS[number, :len(row)] = 1
-    found = jax.device_get(search(
-        config.model, params, source_BS, segments_BS, beam_size=config.decoding.beam_size,
-        max_new_tokens=rooms(config)[1], length_penalty=config.decoding.length_penalty, end_id=end_id,
-        vocabulary_size=vocabulary_size))
+def _draw(config: Config, params: Any, batch: _Batch) -> list[Answer]:
+    """Token by token, as the sampler of config.decoding says: greedily, where it is not set."""
+    keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(config.seed), batch.numbers_B)
+    options: dict[str, Any] = {}
+    if config.model.architecture == "decoder":
+        prompts_BT, options["prompt_lengths_B"] = _prompts(batch)
+    else:
+        prompts_BT = np.full((len(batch.rows), 1), batch.end_id)
+        options["source_BS"], options["source_segments_BS"] = _sources(config, batch)
+    found = generate(
+        config.model, params, prompts_BT, max_new_tokens=rooms(config)[1],
+        sampler=configured_sampler(config.decoding), key=keys_B, stop_id=batch.end_id,
+        vocabulary_size=batch.vocabulary_size, **options)
+    return _answers(found.ids_BT, found.lengths_B, found.stopped_B, found.log_probabilities_B)
+
+
+def _search(config: Config, params: Any, batch: _Batch) -> list[Answer]:
+    """By a beam."""
+    decoding = config.decoding
+    options = {"beam_size": decoding.beam_size, "max_new_tokens": rooms(config)[1], "num_best": decoding.num_best,
+               "length_penalty": decoding.length_penalty, "vocabulary_size": batch.vocabulary_size,
+               "num_groups": decoding.beam_groups, "diversity_penalty": decoding.diversity_penalty,
+               "sampler": configured_sampler(decoding)}
+    if config.model.architecture == "decoder":
+        found = search_prompts(config.model, params, *_prompts(batch), stop_id=batch.end_id, **options)
+    else:
+        found = jax.device_get(search(config.model, params, *_sources(config, batch), end_id=batch.end_id, **options))
     if not found.finite:
         raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
                         "take an earlier checkpoint")
-    return _answers(found.ids_BT, found.lengths_B, found.finished_B, found.log_probability_B)
+    best = [_answers(*columns) for columns in zip(*(
+        np.swapaxes(leaf, 0, 1)
+        for leaf in (found.ids_BNT, found.lengths_BN, found.finished_BN, found.log_probability_BN)))]
+    return [answers[0]._replace(best=answers if decoding.num_best > 1 else ()) for answers in zip(*best)]
 
 
-def _one_row(config: Config, params: Any, rows: list[np.ndarray], end_id: int, vocabulary_size: int) -> list[Answer]:
-    """Greedy decoding after prompts of different lengths."""
-    if config.decoding.beam_size > 1:
-        raise UserError(f"config.decoding.beam_size={config.decoding.beam_size}: a decoder without an encoder decodes "
-                        "greedily; set it to 1, or config.model.architecture to encoder_decoder")
-    prompts_BT = np.full((len(rows), max(len(row) for row in rows)), end_id, np.int32)
-    for number, row in enumerate(rows):
+def _sources(config: Config, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
+    """(source_BS, segments_BS), padded to one of a few lengths."""
+    length = padded_length(max(map(len, batch.rows)), config.model.context_length, config.data.bucketing)
+    source_BS, segments_BS = np.zeros((2, len(batch.rows), length), np.int32)
+    for number, row in enumerate(batch.rows):
+        source_BS[number, :len(row)] = row
+        segments_BS[number, :len(row)] = 1
+    return source_BS, segments_BS
+
+
+def _prompts(batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
+    """(prompts_BT, their lengths) of a decoder, which goes on from the source."""
+    prompts_BT = np.full((len(batch.rows), max(map(len, batch.rows))), batch.end_id, np.int32)
+    for number, row in enumerate(batch.rows):
         prompts_BT[number, :len(row)] = row
-    found = generate(
-        config.model, params, prompts_BT, prompt_lengths_B=np.array([len(row) for row in rows]),
-        max_new_tokens=rooms(config)[1], sampler=Sampler(temperature=0.0), key=jax.random.key(config.seed),
-        stop_id=end_id, vocabulary_size=vocabulary_size)
-    return _answers(found.ids_BT, found.lengths_B, found.stopped_B, found.log_probabilities_B)
+    return prompts_BT, np.array([len(row) for row in batch.rows])
 
 
 def _answers(ids_BT: np.ndarray, lengths_B: np.ndarray, finished_B: np.ndarray,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from purelm.config import Config
+from purelm.config import Config, DecodingConfig
 from purelm.config.validate import resolve_optimizer
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ LIFTED = (
     "training.label_smoothing", "training.z_loss", "training.ema_decay",
 )
 # What no program reads: where a run starts and how its answers are written.
-_BESIDE = ("init_from", "init_vectors", "decoding.candidates", "decoding.beam_size", "decoding.length_penalty",
-           "decoding.temperature", "decoding.num_samples")
+_BESIDE = ("init_from", "init_vectors", *(f"decoding.{field.name}" for field in dataclasses.fields(DecodingConfig)
+                                          if field.name != "max_new_tokens"))
 
 
 def program_key(config: Config) -> str:

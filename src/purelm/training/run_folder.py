@@ -17,15 +17,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from purelm.config import Config, load_json, to_json, validate
+from purelm.config import Config, DecodingConfig, load_json, to_json, validate
 from purelm.errors import UserError
 
 # What may differ between a start and a resume without making it another experiment.
 _MAY_CHANGE = frozenset({
-    "config.data.cache_dir", "config.data.path", "config.data.tfds_dir", "config.decoding.beam_size",
-    "config.decoding.candidates",
-    "config.decoding.length_penalty", "config.decoding.max_new_tokens", "config.decoding.num_samples",
-    "config.decoding.temperature", "config.model.attention_implementation",
+    "config.data.cache_dir", "config.data.path", "config.data.tfds_dir",
+    *(f"config.decoding.{field.name}" for field in dataclasses.fields(DecodingConfig)),
+    "config.model.attention_implementation",
     "config.model.remat", "config.model.scan_layers", "config.optimizer.decay", "config.optimizer.warmup",
     "config.task.bleu_tokenizer", "config.task.longest_answer", "config.task.metrics",
     "config.parallel.data", "config.parallel.engine", "config.parallel.fsdp", "config.parallel.tensor",
