@@ -58,15 +58,15 @@ def small_steps(monkeypatch):
     monkeypatch.setattr("purelm.models.paged_cache._MOST_KEYS", PAGE)
 
 
-@pytest.mark.parametrize("changes", first_quick(3, VARIANTS), ids=str)
+@pytest.mark.parametrize("changes", first_quick(2, VARIANTS), ids=str)
 def test_paged_logits_equal_the_full_forward(changes):
     # Reddens with: a page taken for another, a position or a mask that does not count from the row's length, a first
     # page past the window's start, a running sum that is not scaled to the new maximum, a sink counted at each step.
     config = small(**changes)
     params, tokens_BT = any_params(config), tokens(2, 14)
     full = logits(config, params, tokens_BT)
-    scratch = float("nan")  # What stands there is never read.
-    found, cache = in_chunks(config, unstack_layers(params), tokens_BT, paged(config, 2, scratch=scratch), [6, *[1] * 8])
+    cache = paged(config, 2, scratch=float("nan"))  # What stands there is never read.
+    found, cache = in_chunks(config, unstack_layers(params), tokens_BT, cache, [6, *[1] * 8])
     np.testing.assert_allclose(found, full, rtol=1e-5, atol=1e-5)
     assert cache.lengths_B.tolist() == [14, 14]
 
@@ -84,11 +84,11 @@ def filled(config, params, rows, *, batch_size, scratch=float("nan")):
         cache = cache._replace(keys=part.keys, values=part.values)
     unused = [row for row in range(batch_size) if row not in rows]
     tables_BP = tables_BP.at[jnp.asarray(unused, jnp.int32)].set(0)
-    lengths_B = jnp.asarray([rows[row] if row in rows else 0 for row in range(batch_size)], jnp.int32)
+    lengths_B = jnp.asarray([rows.get(row, 0) for row in range(batch_size)], jnp.int32)
     return cache._replace(tables_BP=tables_BP, lengths_B=lengths_B)
 
 
-@pytest.mark.parametrize("changes", first_quick(2, VARIANTS), ids=str)
+@pytest.mark.parametrize("changes", first_quick(1, VARIANTS[1:]), ids=str)
 def test_rows_of_different_lengths_are_those_alone(changes):
     # Reddens with: padding kept, a row that depends on how far the longest reads (bit for bit), values that are not
     # finite on pages of others or in the scratch page.
@@ -96,7 +96,7 @@ def test_rows_of_different_lengths_are_those_alone(changes):
     params, tokens_BT = any_params(config), tokens(4, 15)
     lengths = {0: 2, 1: 11, 3: 7}
     together = filled(config, params, lengths, batch_size=4)
-    next_B1 = jnp.stack([tokens_BT[row, lengths[row] if row in lengths else 0] for row in range(4)])[:, None]
+    next_B1 = jnp.stack([tokens_BT[row, lengths.get(row, 0)] for row in range(4)])[:, None]
     found, after = read(config, params, next_B1, together)
     full = logits(config, params, tokens_BT)
     assert after.lengths_B.tolist() == [3, 12, 1, 8]

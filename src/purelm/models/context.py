@@ -19,8 +19,8 @@ class AttentionContext(NamedTuple):
     implementation: one of attention_forms.FORMS. rotation: RoPE's cosines and sines. bias_BNTS: float32, added to
     the scores (ALiBi, T5). mask_BTS: True where a query may attend; None means everywhere, or where `causal`, causal
     (and windowed) by index, for kernels that take that as a flag. segments_BT: for kernels that take segments. access:
-    where the new keys are written in the cache, and which are read. cross: of a decoder with an encoder, the context of cross-attention,
-    which alone has is_cross, and source_BSD, what it reads, unless its keys and values are given.
+    where the new keys are written in the cache, and which are read. cross: of a decoder with an encoder, the context of
+    cross-attention, which alone has is_cross, and source_BSD, what it reads, unless its keys and values are given.
     """
 
     implementation: str = "naive"

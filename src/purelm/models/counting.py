@@ -94,12 +94,17 @@ def forward_flops_per_token(config: ModelConfig, context_length: int) -> int:
     return flops_per_token(config, context_length) // 3
 
 
-def cache_bytes(config: ModelConfig, batch_size: int, length: int, dtype: jnp.dtype | None = None) -> int:
-    """Bytes of the keys and values that init_cache(config, batch_size, length, dtype) holds; 0 where there is no cache.
+def cache_bytes(
+    config: ModelConfig, batch_size: int, length: int, dtype: jnp.dtype | None = None, *, int8: bool = False
+) -> int:
+    """Bytes of the keys and values that init_cache(config, batch_size, length, dtype, int8=int8) holds; 0 where there
+    is no cache. A ring's `length` is its capacity; init_pages holds as much as one row of num_pages * page_size tokens.
 
-    An encoder-decoder holds as many again for a source of the same length.
+    An encoder-decoder holds as many again for a source of the same length, in the compute type.
     """
     if config.architecture not in ("decoder", "encoder_decoder"):
         return 0
     itemsize = jnp.dtype(compute_dtype(config) if dtype is None else dtype).itemsize
-    return 2 * config.num_layers * batch_size * length * num_kv_heads(config) * head_size(config) * itemsize
+    # With int8, a float32 scale a token and head.
+    row_bytes = head_size(config) + 4 if int8 else head_size(config) * itemsize
+    return 2 * config.num_layers * batch_size * length * num_kv_heads(config) * row_bytes
