@@ -25,7 +25,7 @@ _MAX_CHARACTERS = 100_000
 _MAX_SETS = 256
 _MAX_PARTS = 200_000
 _MAX_STATES = 20_000
-_MAX_STEPS = 10_000_000
+_MAX_STEPS = 4_000_000
 # In a table of bytes: no character of the set goes on so, or one is whole.
 _DEAD, _WHOLE = -1, -2
 _BOUNDARIES = ({operators.AT_BEGINNING, operators.AT_BEGINNING_STRING}, {operators.AT_END, operators.AT_END_STRING})
@@ -210,15 +210,26 @@ def _set_table(written: str) -> np.ndarray:
         ids[:first] = _DEAD
         # The last six bits are the last byte: rows of 64 that are equal are one node.
         for _ in range(continuations):
-            rows, inverse = np.unique(ids.reshape(-1, 64), axis=0, return_inverse=True)
+            rows, inverse = _unique_rows(ids.reshape(-1, 64))
             numbers = np.full(len(rows), _DEAD)
             for i in np.flatnonzero((rows != _DEAD).any(axis=1)):
                 numbers[i] = len(nodes)
                 nodes.append(np.full(256, _DEAD))
                 nodes[-1][0x80:0xC0] = rows[i]
-            ids = numbers[inverse.reshape(-1)]
+            ids = numbers[inverse]
         nodes[0][lead:lead + len(ids)] = ids
     return np.stack(nodes)
+
+
+def _unique_rows(ids_R64: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows, and for each row which of them it is."""
+    if ids_R64.max() == _DEAD:
+        # Of two values: 64 bits a row, as one number, sort a hundred times faster.
+        keys_R = np.packbits(ids_R64 == _DEAD, axis=1).view(np.uint64).reshape(-1)
+        _, first, inverse = np.unique(keys_R, return_index=True, return_inverse=True)
+        return ids_R64[first], inverse
+    rows, inverse = np.unique(ids_R64, axis=0, return_inverse=True)
+    return rows, inverse.reshape(-1)
 
 
 def _deterministic(parts: _Parts, end: int, field: str) -> ByteAutomaton:
@@ -228,23 +239,27 @@ def _deterministic(parts: _Parts, end: int, field: str) -> ByteAutomaton:
     table_NB = np.concatenate([np.where(table >= 0, table + root, table) for table, root in zip(parts.tables, roots)]
                               or tables)
     table_NK, letters_B = np.unique(table_NB, axis=1, return_inverse=True)
+    work = 0
     steps_N = [[(letter, node) for letter, node in enumerate(row) if node != _DEAD] for row in table_NK.tolist()]
 
     @functools.cache
     def entered(state: int) -> frozenset[tuple[int, int]]:
         """Where `state` leads without reading; (end, -1) stands for the end."""
+        nonlocal work
         seen, waiting = {state}, [state]
         while waiting:
             new = set(parts.skips[waiting.pop()]) - seen
             seen |= new
             waiting += new
+        work += len(seen)
         return frozenset((s, roots[parts.reads[s]] if parts.reads[s] >= 0 else -1)
                          for s in seen if parts.reads[s] >= 0 or s == end)
 
     numbers = {entered(0): 0}
-    sets, rows, work = [entered(0)], [], 0
+    sets, rows = [entered(0)], []
     for current in sets:
         following: dict[int, set[tuple[int, int]]] = {}
+        work += len(current)
         for state, node in current:
             for letter, next_node in steps_N[node] if node >= 0 else ():
                 reached = entered(parts.targets[state]) if next_node == _WHOLE else ((state, next_node),)
