@@ -154,7 +154,7 @@ def _logit_bias(value: Any, name: str) -> tuple[tuple[int, float], ...]:
 
 def _stream_options(value: Any, name: str) -> bool:
     options = fields.read_fields(fields.mapping(value, name), {"include_usage": fields.boolean}, refused={},
-                                 accepted={"include_obfuscation": (False,)})
+                                 accepted={"include_obfuscation": (False,)}, where=f"{name}.")
     return "include_usage" in options and options["include_usage"]
 
 

@@ -64,7 +64,7 @@ def _no_constant(name: str) -> Any:
 
 
 def read_fields(body: Mapping[str, Any], checks: Mapping[str, Check], *, refused: Mapping[str, str],
-                accepted: Mapping[str, tuple[Any, ...] | None]) -> dict[str, Any]:
+                accepted: Mapping[str, tuple[Any, ...] | None], where: str = "") -> dict[str, Any]:
     """The fields of a body that are given and not null, each as its check makes it.
 
     Args:
@@ -72,23 +72,28 @@ def read_fields(body: Mapping[str, Any], checks: Mapping[str, Check], *, refused
       checks: of the fields that are read.
       refused: fields of OpenAI's API that are not served, and why or what to give in their place.
       accepted: fields of OpenAI's API that change no answer, and the values that they may have; None is any.
+      where: of an object inside of the body, what stands before the names of its fields in messages.
 
     Raises ApiError 400 for every other field, for a refused one, and for a wrong value.
     """
     found = {}
     for name, value in body.items():
+        if value is None and (name in accepted or name in refused or name in checks) or _is_accepted(
+                name, value, accepted):
+            continue
+        if name in refused:
+            raise wrong(where + name, refused[name], code="unsupported_parameter")
         if name in accepted:
-            values = accepted[name]
-            if value is not None and values is not None and not any(value is v or value == v for v in values):
-                raise wrong(name, f"{shown(value)} is not served; leave it out", code="unsupported_value")
-        elif name in refused:
-            if value is not None:
-                raise wrong(name, refused[name], code="unsupported_parameter")
-        elif name not in checks:
-            raise wrong(name, f"there is no such field{did_you_mean(name, checks)}", code="unknown_parameter")
-        elif value is not None:
-            found[name] = checks[name](value, name)
+            raise wrong(where + name, f"{shown(value)} is not served; leave it out", code="unsupported_value")
+        if name not in checks:
+            raise wrong(where + name, f"there is no such field{did_you_mean(name, checks)}", code="unknown_parameter")
+        found[name] = checks[name](value, where + name)
     return found
+
+
+def _is_accepted(name: str, value: Any, accepted: Mapping[str, tuple[Any, ...] | None]) -> bool:
+    return name in accepted and (accepted[name] is None or any(type(value) is type(v) and value == v
+                                                               for v in accepted[name]))
 
 
 def kind_of(value: Any) -> str:

@@ -25,8 +25,9 @@ from purelm.serving.writer import Shown
 _DEFAULT_TOKENS = 256
 _TOOLS = "tools are not served; leave it out"
 _NO_OPS = {**NO_OPS, "modalities": (["text"],), "tools": ([],), "functions": ([],)}
-_REFUSED = {"tool_choice": _TOOLS, "parallel_tool_calls": _TOOLS, "function_call": _TOOLS,
-            "audio": "only text is served; leave it out", "prediction": "is not served; leave it out",
+_REFUSED = {"tools": _TOOLS, "functions": _TOOLS, "tool_choice": _TOOLS, "parallel_tool_calls": _TOOLS,
+            "function_call": _TOOLS, "audio": "only text is served; leave it out",
+            "prediction": "is not served; leave it out",
             "web_search_options": "is not served; leave it out", "reasoning_effort": "is not served; leave it out",
             "verbosity": "is not served; leave it out"}
 
@@ -103,7 +104,7 @@ def _renamed(found: dict[str, Any]) -> dict[str, Any]:
 def _response_format(value: Any, name: str) -> str | None:
     """The JSON schema as text; None for plain text."""
     found = fields.read_fields(fields.mapping(value, name), {"type": fields.string, "json_schema": fields.mapping},
-                               refused={}, accepted={})
+                               refused={}, accepted={}, where=f"{name}.")
     kind = found.get("type")
     if kind == "text":
         return None

@@ -75,7 +75,7 @@ def _dialogue(served: Served, messages: Sequence[Message], max_new_tokens: int) 
 
 def _message(message: dict[str, Any], name: str) -> Message:
     found = fields.read_fields(
-        message, {"role": fields.string, "content": _content}, accepted={"name": None, "refusal": (None,)},
+        message, {"role": fields.string, "content": _content}, accepted={"name": None, "refusal": ()}, where=f"{name}.",
         refused={field: "tools are not served; leave it out" for field in ("tool_calls", "function_call",
                                                                           "tool_call_id")})
     for field in ("role", "content"):
@@ -95,7 +95,7 @@ def _content(value: Any, name: str) -> str:
     for number, part in enumerate(value):
         where = f"{name}[{number}]"
         found = fields.read_fields(fields.mapping(part, where), {"type": fields.string, "text": fields.string},
-                                   accepted={}, refused={
+                                   accepted={}, where=f"{where}.", refused={
                                        kind: "only text is served" for kind in ("image_url", "input_audio", "file")})
         if found.get("type") != "text" or "text" not in found:
             raise wrong(where, 'must be {"type": "text", "text": ...}; only text is served', code="unsupported_value")

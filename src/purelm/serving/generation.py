@@ -48,6 +48,8 @@ class Generation:
             raise stopping() if self._served.stopping else busy("too many requests are waiting") from error
 
     def _take(self, number: int, event: Event) -> None:
+        if self._overflowed:
+            return
         if isinstance(event, Finished):
             self._tickets.pop(number, None)
         elif self._buffered > self._served.limits.buffered_tokens:

@@ -18,7 +18,7 @@ _TICK = 0.02
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. UserError where it cannot be had."""
+    """A socket that listens; port 0 takes a free one. UserError where it cannot be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -28,6 +28,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # At once: a port that is only bound can be taken by another.
     except OSError as error:
         listening.close()
         raise UserError(f"--port={port} on {host}: {error.strerror}; give another, or 0 for a free one") from error

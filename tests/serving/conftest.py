@@ -1,0 +1,37 @@
+"""What the tests of the server share: tiny runs, trained once, and a server of one."""
+
+import os
+
+import httpx
+import openai
+import pytest
+from running import LIMITS, running, train_tiny
+
+
+@pytest.fixture(scope="session")
+def language_run(tmp_path_factory):
+    os.environ["PURELM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    return train_tiny(tmp_path_factory.mktemp("language"), steps=1)
+
+
+@pytest.fixture(scope="session")
+def server(language_run):
+    with running(language_run) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def http(server):
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as found:
+        yield found
+
+
+@pytest.fixture
+def limits():
+    return LIMITS
