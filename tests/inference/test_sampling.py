@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,12 @@ SAMPLERS = [
 ]
 
 
+def name(sampler: Sampler) -> str:
+    """The fields that are not at rest."""
+    return ",".join(f"{field.name}={getattr(sampler, field.name)}" for field in dataclasses.fields(sampler)
+                    if getattr(sampler, field.name) != field.default)
+
+
 def random_logits(rows: int, size: int, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=(rows, size)) * 3).astype(np.float32)
 
@@ -42,7 +50,7 @@ def reference_probabilities(sampler: Sampler, logits_V: np.ndarray) -> np.ndarra
     return probabilities / probabilities.sum()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
 @pytest.mark.parametrize("size", [3, 300])
 def test_distribution_is_the_definition(sampler, size):
     # Reddens with: top_p before top_k, no renormalization between them, temperature applied last, <= in place of <.
@@ -54,7 +62,7 @@ def test_distribution_is_the_definition(sampler, size):
         np.testing.assert_allclose(found_V, expected_V, rtol=2e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s.top_k != 10_000], ids=str)
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s.top_k != 10_000], ids=name)
 def test_kept_tokens_are_those_of_transformers(sampler):
     torch = pytest.importorskip("torch")
     process = pytest.importorskip("transformers.generation.logits_process")
@@ -94,7 +102,7 @@ def check_frequencies(ids, expected_V):
         assert stats.chisquare(observed, expected).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("sampler", [Sampler(1.0), Sampler(1.5, top_k=30), Sampler(0.8, top_p=0.9)], ids=str)
+@pytest.mark.parametrize("sampler", [Sampler(1.0), Sampler(1.5, top_k=30), Sampler(0.8, top_p=0.9)], ids=name)
 @pytest.mark.parametrize("size", [2, 65])
 def test_frequencies_are_the_distribution(sampler, size):
     # Reddens with: the block drawn uniformly, one key used for block and column, an off-by-one in the column.
@@ -190,7 +198,7 @@ def test_a_tiny_temperature_is_the_argmax(temperature):
     np.testing.assert_array_equal(ids, logits_BV.argmax(-1))
 
 
-@pytest.mark.parametrize("sampler", [Sampler(0.0), Sampler(1.0), Sampler(5.0, top_k=9, top_p=0.99)], ids=str)
+@pytest.mark.parametrize("sampler", [Sampler(0.0), Sampler(1.0), Sampler(5.0, top_k=9, top_p=0.99)], ids=name)
 def test_padded_entries_never_come_out(sampler):
     # Reddens without the mask: the padded entries are far the most probable.
     logits_BV = jnp.asarray(random_logits(2000, 16)).at[:, 11:].add(50.0)

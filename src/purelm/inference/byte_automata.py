@@ -96,12 +96,13 @@ def lift(automaton: ByteAutomaton, token_bytes: Sequence[bytes], *, special_ids:
 
 
 def without_states(lifted: Lifted, keep_Q: np.ndarray) -> Lifted:
-    """Only the states of keep_Q (bool), the start among them, and of equal classes one."""
+    """Only the states of keep_Q (bool), the start among them; of equal classes one, and none that no token has."""
     numbers_Q = np.where(keep_Q, np.cumsum(keep_Q) - 1, -1).astype(np.int32)
-    next_QC = lifted.next_QC[keep_Q]
+    used_C, classes_V = np.unique(lifted.classes_V, return_inverse=True)
+    next_QC = lifted.next_QC[keep_Q][:, used_C]
     next_QC = np.where(next_QC >= 0, numbers_Q[next_QC], -1)
     next_QC, classes_C = np.unique(next_QC, axis=1, return_inverse=True)
-    return Lifted(classes_C.reshape(-1).astype(np.int32)[lifted.classes_V], np.ascontiguousarray(next_QC),
+    return Lifted(classes_C.reshape(-1).astype(np.int32)[classes_V.reshape(-1)], np.ascontiguousarray(next_QC),
                   lifted.final_Q[keep_Q])
 
 

@@ -146,15 +146,15 @@ class _Parts:
 
 def _without_boundaries(items: list[Any]) -> list[Any]:
     """Less ^ at the start and $ at the end, which say what holds anyway."""
+    if items and items[0][0] is operators.AT and items[0][1] in _BOUNDARIES[0]:
+        items = items[1:]
+    if items and items[-1][0] is operators.AT and items[-1][1] in _BOUNDARIES[1]:
+        items = items[:-1]
     if len(items) == 1 and items[0][0] is operators.SUBPATTERN:
         group, added, removed, inner = items[0][1]
         return [(operators.SUBPATTERN, (group, added, removed, _without_boundaries(list(inner))))]
     if len(items) == 1 and items[0][0] is operators.BRANCH:
         return [(operators.BRANCH, (None, [_without_boundaries(list(inner)) for inner in items[0][1][1]]))]
-    if items and items[0][0] is operators.AT and items[0][1] in _BOUNDARIES[0]:
-        items = items[1:]
-    if items and items[-1][0] is operators.AT and items[-1][1] in _BOUNDARIES[1]:
-        items = items[:-1]
     return items
 
 
