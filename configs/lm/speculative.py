@@ -1,38 +1,41 @@
-r"""A pair for speculative decoding (src/purelm/inference/speculative.py): a wide target, and a draft of the same tokens.
+r"""A pair for speculative decoding (src/purelm/inference/speculative.py): a wide target and a draft of the same tokens.
 
-Recipes (the argument after the colon), both purelm_fast on Python's standard library with the tokenizer of
-python_stdlib.py, so that the draft's ids mean what the target's do:
-  target  4 layers x 768, 31 M parameters: more than a processor's cache holds, so that a step is bound by memory.
-          Trained as briefly as makes sense, on 0.2 M tokens.
-  draft   2 layers x 128, 0.9 M parameters.
+Recipes (the argument after the colon), both purelm_fast and Muon on Shakespeare's characters, as in
+shakespeare_char.py, so that the draft's ids mean what the target's do:
+  target  4 layers x 768, 28 M parameters: more than a processor's cache holds, so that a step is bound by memory.
+  draft   2 layers x 128, 0.4 M parameters.
 
-Command: python experiments/train.py --config=configs/lm/speculative.py:target --workdir=runs/target
-         python experiments/train.py --config=configs/lm/speculative.py:draft --workdir=runs/draft
+Command: python experiments/train.py --config=configs/lm/speculative.py:target --workdir=runs/target \
+             --config.data.path=input.txt
+         python experiments/train.py --config=configs/lm/speculative.py:draft --workdir=runs/draft \
+             --config.data.path=input.txt
 """
 
-from purelm.config import Config, DataConfig, OptimizerConfig, TrainingConfig, as_flag, choose, presets
+from purelm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig, as_flag, choose, presets
 
 
-def _recipe(num_steps: int, batch_size: int, optimizer: OptimizerConfig, **shape) -> Config:
+def _recipe(model: ModelConfig, num_steps: int, batch_size: int, *, matrices: float, vectors: float) -> Config:
     return Config(
-        model=presets.purelm_fast(context_length=256, **shape),
-        data=DataConfig(source="python_stdlib", tokenizer="bpe", tokenizer_vocabulary_size=2048),
-        optimizer=optimizer,
-        training=TrainingConfig(num_steps=num_steps, batch_size=batch_size, log_every="20", evaluate_every="100%",
+        model=model,
+        data=DataConfig(path="input.txt", tokenizer="characters", end_of_text=False, packing="stream",
+                        split="contiguous", validation_fraction=0.1, test_fraction=0.0, cleaning=()),
+        optimizer=OptimizerConfig(name="muon", learning_rate=matrices, schedule="wsd", warmup="5", decay="70%",
+                                  beta1=0.8, beta2=0.95, momentum=0.9, nesterov=True, adam_learning_rate=vectors,
+                                  learning_rate_rules=(("embedding/embedding", 0.088), (".*", 1.0))),
+        training=TrainingConfig(num_steps=num_steps, batch_size=batch_size, log_every="10", evaluate_every="100%",
                                 checkpoint_every="100%"))
 
 
 def target() -> Config:
-    optimizer = OptimizerConfig(name="adamw", learning_rate=1e-3, schedule="cosine", warmup="20", beta2=0.95,
-                                weight_decay=0.1, clip_norm=1.0)
-    return _recipe(400, 2, optimizer, num_layers=4, num_heads=6, width=768, feed_forward_width=2048,
-                   initialization_stddev=0.018)
+    """Rates fall with the width."""
+    model = presets.purelm_fast(context_length=256, num_heads=6, width=768, feed_forward_width=2048,
+                                initialization_stddev=0.018)
+    return _recipe(model, 240, 4, matrices=0.004, vectors=0.005)
 
 
 def draft() -> Config:
-    optimizer = OptimizerConfig(name="adamw", learning_rate=4e-3, schedule="cosine", warmup="20", beta2=0.95,
-                                weight_decay=0.1, clip_norm=1.0)
-    return _recipe(800, 4, optimizer, num_layers=2, num_heads=1, width=128, feed_forward_width=352)
+    model = presets.purelm_fast(context_length=256, num_layers=2)
+    return _recipe(model, 400, 4, matrices=0.0177, vectors=0.02)
 
 
 def get_config(recipe: str):

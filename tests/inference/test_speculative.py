@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from purelm.errors import UserError
 from purelm.inference.decode import generate
 from purelm.inference.sampling import Sampler, filter_logits
 from purelm.inference.speculative import LookUp, ModelDraft, generate_speculative
-from purelm.inference.speculative_drafts import matches
+from purelm.inference.speculative_drafts import look_up_drafter, matches
 from purelm.models import make_model
 
 TARGET = ModelConfig(vocabulary_size=11, context_length=16, num_layers=2, width=16, num_heads=2, positions="learned")
@@ -36,6 +35,10 @@ def make_params(config: ModelConfig, seed: int = 0):
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(seed + 1)
     return jax.tree.unflatten(tree, [leaf + 0.2 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+def slow(*values) -> list:
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def prompts(rows: int, length: int) -> np.ndarray:
@@ -76,25 +79,29 @@ def assert_same(found, expected):
     np.testing.assert_allclose(found.log_probabilities_B, expected.log_probabilities_B, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", DRAFTS)
+# Past the end of a window of 16 tokens from every side; one bucket of lengths.
+LENGTHS = (1, 5, 15, 16, 17, 30)
+
+
+@pytest.mark.parametrize("name", ["model", "look_up"])
 def test_the_text_is_that_of_generate_over_many_windows(name):
     # Reddens with: a cache length off by one after a guess is dropped, guesses kept past a window's end, a window of
     # the target begun at the wrong place, a guess counted that is not the model's token.
-    for length in (1, 5, 15, 16, 17, 30):
-        found = run(DRAFTS[name], prompts(1, length), 40)
-        assert_same(found.generated, plain(prompts(1, length), 40))
-        assert 40 / 4 <= found.steps_B[0] <= 40
-        assert found.accepted_B[0] + found.steps_B[0] >= 40
+    for length in LENGTHS:
+        found = run(DRAFTS[name], prompts(1, length), 60)
+        assert_same(found.generated, plain(prompts(1, length), 60))
+        assert 60 / 4 <= found.steps_B[0] <= 60
+        assert found.accepted_B[0] + found.steps_B[0] >= 60
 
 
-@pytest.mark.parametrize("name", DRAFTS)
+# Each is a program or two to compile; all of them in `make test-all`.
+@pytest.mark.parametrize("name", ["model", "recurrent", *slow("itself", "look_up")])
 def test_sampled_text_is_that_of_generate_with_shared_noise(name):
     # Reddens with keys by step in place of by position, or a draw of the verified tokens by another rule.
-    sampler = Sampler(0.9, top_k=8, top_p=0.95)
-    for seed in range(3):
-        options = {"sampler": sampler, "key": jax.random.key(seed)}
-        found = run(DRAFTS[name], prompts(1, 5), 40, **options)
-        assert_same(found.generated, plain(prompts(1, 5), 40, **options))
+    for length in LENGTHS:
+        options = {"sampler": Sampler(0.9, top_k=8, top_p=0.95), "key": jax.random.key(length)}
+        found = run(DRAFTS[name], prompts(1, length), 60, **options)
+        assert_same(found.generated, plain(prompts(1, length), 60, **options))
         assert len(np.unique(found.generated.ids_BT)) > 3
 
 
@@ -102,31 +109,27 @@ def test_a_perfect_draft_is_always_right():
     # Reddens with a draft that misses a token of the text (after a step whose guesses were all right, say), or whose
     # window begins elsewhere than where `ahead` says.
     config = variant(TARGET, context_length=64)
-    for sampler, acceptance in [(GREEDY, "shared_noise"), (Sampler(1.0), "shared_noise"), (Sampler(1.0), "rejection")]:
-        draft = ModelDraft(config, make_params(config))
-        found = run(draft, prompts(1, 5), 40, config=config, sampler=sampler, acceptance=acceptance)
+    draft = ModelDraft(config, make_params(config))
+    for acceptance in ("shared_noise", "rejection"):
+        found = run(draft, prompts(1, 5), 40, config=config, sampler=Sampler(1.0), acceptance=acceptance)
         assert found.steps_B.tolist() == [10] and found.drafted_B.tolist() == [30] == found.accepted_B.tolist()
 
 
-def test_rows_go_on_at_their_own_pace_and_are_what_they_are_alone():
+@pytest.mark.parametrize("name, acceptance", [
+    ("model", "shared_noise"), *(pytest.param(*values, marks=pytest.mark.slow) for values in (
+        ("model", "rejection"), ("recurrent", "shared_noise"), ("look_up", "shared_noise")))])
+def test_rows_go_on_at_their_own_pace_and_are_what_they_are_alone(name, acceptance):
     # Reddens with: one length for all rows, a row whose window is filled anew with another's, keys by batch.
-    lengths_B = np.array([3, 17, 9, 1])
-    prompt_BT, key = prompts(4, 17), jax.random.key(8)
-    for draft, sampler, acceptance in [
-            (DRAFTS["model"], Sampler(1.0), "shared_noise"), (DRAFTS["model"], Sampler(1.0), "rejection"),
-            (DRAFTS["recurrent"], Sampler(1.0), "shared_noise"), (DRAFTS["look_up"], GREEDY, "shared_noise")]:
-        together = run(draft, prompt_BT, 40, sampler=sampler, acceptance=acceptance, key=key,
-                       prompt_lengths_B=lengths_B)
-        if acceptance == "shared_noise":
-            assert_same(together.generated,
-                        plain(prompt_BT, 40, sampler=sampler, key=key, prompt_lengths_B=lengths_B))
-        for row in (1, 3):
-            alone = run(draft, prompt_BT[row: row + 1, :lengths_B[row]], 40, sampler=sampler, acceptance=acceptance,
-                        key=jax.random.fold_in(key, row)[None])
-            np.testing.assert_array_equal(alone.generated.ids_BT[0], together.generated.ids_BT[row])
-            if not isinstance(draft, LookUp):
-                assert alone.steps_B[0] == together.steps_B[row]
-        assert len(set(together.steps_B.tolist())) > 1
+    lengths_B, prompt_BT, key = np.array([3, 17, 9, 1]), prompts(4, 17), jax.random.key(8)
+    options = {"sampler": Sampler(0.9, top_k=8, top_p=0.95), "acceptance": acceptance}
+    together = run(DRAFTS[name], prompt_BT, 60, key=key, prompt_lengths_B=lengths_B, **options)
+    assert len(set(together.steps_B.tolist())) > 1
+    for row in (1, 3):
+        alone = run(DRAFTS[name], prompt_BT[row: row + 1, :lengths_B[row]], 60, key=jax.random.fold_in(key, row)[None],
+                    **options)
+        np.testing.assert_array_equal(alone.generated.ids_BT[0], together.generated.ids_BT[row])
+        if name != "look_up":
+            assert alone.steps_B[0] == together.steps_B[row]
 
 
 def test_rows_stop_inside_of_a_step():
@@ -142,11 +145,10 @@ def test_other_rules_reach_every_position_of_a_step():
     # Reddens with a history that ends where the step began, or that holds the guesses after a token.
     sampler = Sampler(0.8, repetition_penalty=1.5, frequency_penalty=0.7, logit_bias=((3, 2.0),), banned=(4,),
                       forced=((2, 7), (11, 1)), min_new_tokens=9)
-    for rows, draft in itertools.product((1, 2), (DRAFTS["itself"], DRAFTS["look_up"])):
-        options = {"sampler": sampler, "stop_id": 3}
-        found = run(draft, prompts(rows, 6), 30, **options)
-        assert_same(found.generated, plain(prompts(rows, 6), 30, **options))
-        assert found.accepted_B.sum() > 0
+    options = {"sampler": sampler, "stop_id": 3}
+    found = run(DRAFTS["itself"], prompts(2, 6), 30, **options)
+    assert_same(found.generated, plain(prompts(2, 6), 30, **options))
+    assert found.accepted_B.sum() > 0
 
 
 @pytest.mark.slow
@@ -162,16 +164,13 @@ def test_every_kind_of_decoder(fields):
         assert_same(found.generated, plain(prompts(rows, 6), 30, config=config))
 
 
-SAMPLERS = [Sampler(1.0), Sampler(0.7, top_k=4), Sampler(1.3, top_p=0.8)]
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def probabilities(sampler: Sampler, tokens_BT: jax.Array) -> jax.Array:
     logits_BV = make_model(TARGET).apply({"params": make_params(TARGET)}, tokens_BT).logits_BTV[:, -1]
     return jax.nn.softmax(filter_logits(sampler, logits_BV), axis=-1)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", [Sampler(1.3, top_k=8, top_p=0.9), *slow(Sampler(1.0))], ids=["filtered", "all"])
 def test_rejection_has_the_exact_distribution(sampler):
     # The first three tokens of 20,000 rows, pairs of them by a chi-square test: the first two are a guess and what
     # follows it (a guess, or a token in the place of one), the last two straddle the steps. Reddens with: the residual
@@ -216,24 +215,24 @@ def test_rejection_keeps_more_guesses_than_shared_noise():
 
 
 def test_look_up_takes_the_latest_of_the_longest_matches():
-    def guess(text: str, longest: int = 3, shortest: int = 1):
-        ids_BX = jnp.asarray([[*text.encode(), *b"........"]])
-        end_B, found_B = matches(LookUp(longest, shortest), ids_BX, jnp.asarray([len(text)]))
+    find = jax.jit(matches, static_argnums=0)
+
+    def guess(text: str, longest: int = 3):
+        ids_BX = np.frombuffer(text.ljust(16, ".").encode(), np.uint8).astype(np.int32)[None]
+        end_B, found_B = find(LookUp(longest, shortest=longest - 1), ids_BX, np.array([len(text)]))
         return int(end_B[0]) if found_B[0] else None
 
     assert guess("abcXbcYcZabc") == 3  # All three of "abc", though "bc" and "c" come later.
     assert guess("abcXabcYabc") == 7
     assert guess("abcXbcYcZabc", longest=2) == 6
-    assert guess("abcXc", shortest=2) is None and guess("abc") is None and guess("a") is None
-    assert guess("aa") == 1 and guess("aaa") == 2
+    assert guess("abcXc") is None and guess("abc") is None and guess("a") is None
+    assert guess("aa", longest=2) == 1 and guess("aaa") == 2
     # What comes after the text's end is no match.
-    assert guess("xy.") is None
+    assert guess("xy.", longest=2) is None
 
 
 def test_a_repetition_goes_on_past_the_texts_end():
     # Reddens with a guess that reads past the known text. After "ab" the text ababab... is guessed whole.
-    from purelm.inference.speculative_drafts import look_up_drafter
-
     ids_BX = jnp.asarray([[5, 1, 2, 3, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
     proposal = look_up_drafter(LookUp(2, 1), 5).propose(ids_BX, jnp.asarray([7]), None)
     assert proposal.ids_BX[0, 7:12].tolist() == [1, 2, 3, 1, 2]
@@ -256,8 +255,12 @@ def test_wrong_calls_are_refused(changes, message):
 
 
 def test_damaged_parameters_are_an_error():
+    # Reddens with a token that is drawn from what is no number.
     broken = jax.tree.map(lambda leaf: leaf * np.nan, make_params(TARGET))
-    for acceptance in ("shared_noise", "rejection"):
-        with pytest.raises(UserError, match="not finite"):
-            generate_speculative(TARGET, broken, prompts(1, 3), draft=DRAFTS["model"], num_drafted=3, max_new_tokens=5,
-                                 sampler=Sampler(1.0), key=jax.random.key(0), acceptance=acceptance)
+    with pytest.raises(UserError, match="not finite"):
+        generate_speculative(TARGET, broken, prompts(1, 5), draft=DRAFTS["model"], num_drafted=3, max_new_tokens=60,
+                             sampler=GREEDY, key=jax.random.key(0), acceptance="shared_noise")
+    with pytest.raises(UserError, match="not finite"):
+        generate_speculative(
+            TARGET, broken, np.tile(prompts(1, 5), (2000, 1)), draft=DRAFTS["model"], num_drafted=1, max_new_tokens=1,
+            sampler=Sampler(1.0), key=jax.random.key(0), acceptance="rejection")

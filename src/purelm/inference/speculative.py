@@ -20,8 +20,8 @@ from purelm.errors import UserError
 from purelm.inference.checks import check_call, checked_prompt, row_keys
 from purelm.inference.decode import Generated, power_of_two
 from purelm.inference.decode_loop import NOT_A_NUMBER, Reason, window_start
-from purelm.inference.penalties import History
-from purelm.inference.sampling import Sampler, check_ids, draw, filter_logits, mask_vocabulary
+from purelm.inference.sampling import Sampler, check_ids, mask_vocabulary
+from purelm.inference.speculative_acceptance import Inputs, Plan, draw_guess, draw_tokens, reject
 from purelm.inference.speculative_drafts import (
     Drafter,
     LookUp,
@@ -37,8 +37,6 @@ __all__ = ["Acceptance", "LookUp", "ModelDraft", "Speculated", "generate_specula
 
 # How sampled guesses are judged; see `generate_speculative`.
 Acceptance = Literal["shared_noise", "rejection"]
-# What a key of a position is for, where tokens are rejected; fold_in(key, purpose).
-_DRAFT, _ACCEPT, _INSTEAD = 1, 2, 3
 
 
 class Speculated(NamedTuple):
@@ -53,31 +51,6 @@ class Speculated(NamedTuple):
     steps_B: np.ndarray
     drafted_B: np.ndarray
     accepted_B: np.ndarray
-
-
-class _Plan(NamedTuple):
-    """All that a program is compiled for. draft: a LookUp, or the draft model's config."""
-
-    config: ModelConfig
-    draft: ModelConfig | LookUp
-    num_drafted: int
-    sampler: Sampler
-    rejects: bool
-    vocabulary_size: int
-    prefill: int
-    draft_prefill: int
-    end: int
-
-
-class _Inputs(NamedTuple):
-    """starts_B, ends_B: positions of each answer's first token and after its last at the latest. stop_id: -1 is
-    none."""
-
-    ids_BX: jax.Array
-    starts_B: jax.Array
-    ends_B: jax.Array
-    keys_B: jax.Array
-    stop_id: jax.Array
 
 
 class _State(NamedTuple):
@@ -141,17 +114,19 @@ def generate_speculative(
     _check_acceptance(acceptance, sampler, rejects)
     longest, end = int(prompt_lengths_B.max()), int(prompt_lengths_B.max()) + max_new_tokens
     draft_config = draft.config if isinstance(draft, ModelDraft) else draft
-    plan = _Plan(
+    plan = Plan(
         config, draft_config, num_drafted, sampler, rejects, vocabulary_size,
         prefill=_prefill(config, prompt_lengths_B, end, ahead=0),
         draft_prefill=_prefill(draft_config, prompt_lengths_B, end, ahead=num_drafted)
         if isinstance(draft, ModelDraft) else 0,
         end=-(-end // 64) * 64)
-    ids_BX = np.zeros((len(prompt_BT), power_of_two(end + max(plan.prefill, plan.draft_prefill) + num_drafted)), np.int32)
+    # A window that begins at the last token is read as wide as the others.
+    num_columns = power_of_two(end + max(plan.prefill, plan.draft_prefill) + num_drafted)
+    ids_BX = np.zeros((len(prompt_BT), num_columns), np.int32)
     ids_BX[:, :longest] = prompt_BT
     state = _run(
         plan, params, draft.params if isinstance(draft, ModelDraft) else None,
-        _Inputs(ids_BX, prompt_lengths_B, prompt_lengths_B + np.int32(max_new_tokens), row_keys(key, len(prompt_BT)),
+        Inputs(ids_BX, prompt_lengths_B, prompt_lengths_B + np.int32(max_new_tokens), row_keys(key, len(prompt_BT)),
                 np.int32(-1 if stop_id is None else stop_id)))
     return _answer(jax.device_get(state), prompt_lengths_B, max_new_tokens, stop_id)
 
@@ -170,8 +145,8 @@ def _check_draft(config: ModelConfig, draft: ModelConfig, num_drafted: int) -> N
         raise UserError(f"the draft's config.model.architecture={draft.architecture}{both_ways} is no language model; "
                         "take a run of a decoder or of a recurrent network")
     if draft.vocabulary_size != config.vocabulary_size:
-        raise UserError(f"the draft's vocabulary has {draft.vocabulary_size} tokens, the model's {config.vocabulary_size}"
-                        "; train the draft with the model's tokenizer")
+        raise UserError(f"the draft's vocabulary has {draft.vocabulary_size} tokens, the model's "
+                        f"{config.vocabulary_size}; train the draft with the model's tokenizer")
     if draft.architecture == "decoder" and draft.context_length < 2 * num_drafted:
         raise UserError(f"num_drafted is {num_drafted}, but the draft's config.model.context_length is "
                         f"{draft.context_length}; draft at most {draft.context_length // 2}")
@@ -210,7 +185,7 @@ def _answer(state: _State, starts_B: np.ndarray, max_new_tokens: int, stop_id: i
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(plan: _Plan, params: Any, draft_params: Any, inputs: _Inputs) -> _State:
+def _run(plan: Plan, params: Any, draft_params: Any, inputs: Inputs) -> _State:
     """The compiled program: the state when every row has ended, without its memories."""
     ends_B = inputs.starts_B
     # Guesses may be read past the window's end.
@@ -226,15 +201,15 @@ def _run(plan: _Plan, params: Any, draft_params: Any, inputs: _Inputs) -> _State
             draft_reader = decoder_reader(
                 plan.draft, draft_params, capacity=_capacity(plan, plan.draft, plan.draft_prefill),
                 prefill=plan.draft_prefill, ahead=plan.num_drafted, prompt_ends_B=ends_B)
-        drafter = model_drafter(draft_reader, functools.partial(_guess, plan, inputs), plan.num_drafted)
+        drafter = model_drafter(draft_reader, functools.partial(draw_guess, plan, inputs), plan.num_drafted)
     return _decode(plan, inputs, reader, drafter)._replace(memory=None, draft_memory=None)
 
 
-def _capacity(plan: _Plan, config: ModelConfig, prefill: int) -> int:
+def _capacity(plan: Plan, config: ModelConfig, prefill: int) -> int:
     return max(min(plan.end, config.context_length), prefill) + plan.num_drafted
 
 
-def _decode(plan: _Plan, inputs: _Inputs, reader: Reader, drafter: Drafter) -> _State:
+def _decode(plan: Plan, inputs: Inputs, reader: Reader, drafter: Drafter) -> _State:
     """Steps until all rows have ended, each row's windows filled as it reaches them."""
     # Of one row alone a step without guesses reads one token. Rows that look up beside each other read as many as the
     # others, or what one of them finds would be in the others' rounding.
@@ -279,7 +254,7 @@ def _decode(plan: _Plan, inputs: _Inputs, reader: Reader, drafter: Drafter) -> _
     return jax.lax.while_loop(lambda state: jnp.any(active(state)), round_of_steps, state)
 
 
-def _step(plan: _Plan, inputs: _Inputs, reader: Reader, active_B: jax.Array, state: _State,
+def _step(plan: Plan, inputs: Inputs, reader: Reader, active_B: jax.Array, state: _State,
           drafted_logits_BGV: jax.Array | None, guesses: int = 0) -> tuple[_State, jax.Array]:
     """(the state after one reading, by how many tokens each row is longer); state.ids_BX holds `guesses` guesses."""
     positions_B = state.positions_B
@@ -288,10 +263,10 @@ def _step(plan: _Plan, inputs: _Inputs, reader: Reader, active_B: jax.Array, sta
     logits_BTV = mask_vocabulary(logits_BTV.astype(jnp.float32), plan.vocabulary_size)
     guesses_BG = tokens_BT[:, 1:]
     if drafted_logits_BGV is None:
-        ids_BT = _draw(plan, inputs, logits_BTV, state.ids_BX, positions_B)
+        ids_BT = draw_tokens(plan, inputs, logits_BTV, state.ids_BX, positions_B)
         right_B = jnp.sum(jnp.cumprod(ids_BT[:, :-1] == guesses_BG, axis=1), axis=1)
     else:
-        ids_BT, right_B = _reject(plan, inputs, logits_BTV, drafted_logits_BGV, guesses_BG, positions_B)
+        ids_BT, right_B = reject(plan, inputs, logits_BTV, drafted_logits_BGV, guesses_BG, positions_B)
     chosen_BT = jnp.take_along_axis(logits_BTV, ids_BT[..., None], axis=-1, mode="clip")[..., 0]
     log_probabilities_BT = chosen_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
     ids_BT = jnp.where(jnp.isfinite(jnp.max(logits_BTV, axis=-1)), ids_BT, NOT_A_NUMBER)
@@ -312,60 +287,3 @@ def _step(plan: _Plan, inputs: _Inputs, reader: Reader, active_B: jax.Array, sta
         accepted_B=state.accepted_B + jnp.minimum(right_B, advanced_B),
         memory=memory)
     return state, advanced_B
-
-
-def _keys(inputs: _Inputs, positions_B: jax.Array, number: int) -> jax.Array:
-    """Typed keys [B, T] of the tokens at positions_B + (0 ... number - 1)."""
-    positions_BT = positions_B[:, None] + jnp.arange(number)
-    return jax.vmap(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))(inputs.keys_B, positions_BT)
-
-
-def _draw(plan: _Plan, inputs: _Inputs, logits_BTV: jax.Array, ids_BX: jax.Array, positions_B: jax.Array) -> jax.Array:
-    """ids_BT: the token at positions_B + t of each row, drawn as `generate` draws it after ids_BX up to there."""
-    B, T, V = logits_BTV.shape
-    history = None
-    if not plan.sampler.plain:
-        lengths_BT = positions_B[:, None] + jnp.arange(T)
-        history = History(jnp.repeat(ids_BX, T, axis=0), lengths_BT.reshape(-1), jnp.repeat(inputs.starts_B, T),
-                          window_start(lengths_BT, plan.config.context_length).reshape(-1))
-    ids_X = draw(plan.sampler, logits_BTV.reshape(B * T, V), _keys(inputs, positions_B, T).reshape(-1), history,
-                 stop_id=inputs.stop_id)
-    return ids_X.reshape(B, T)
-
-
-def _guess(plan: _Plan, inputs: _Inputs, logits_B1V: jax.Array, ids_BX: jax.Array, positions_B: jax.Array
-           ) -> tuple[jax.Array, jax.Array | None]:
-    """A draft model's token, and where tokens are rejected, the logits that it was drawn from."""
-    logits_B1V = mask_vocabulary(logits_B1V.astype(jnp.float32), plan.vocabulary_size)
-    if not plan.rejects:
-        return _draw(plan, inputs, logits_B1V, ids_BX, positions_B), None
-    logits_BV = filter_logits(plan.sampler, logits_B1V[:, 0])
-    keys_B = _fold(_keys(inputs, positions_B, 1)[:, 0], _DRAFT)
-    return draw(Sampler(), logits_BV, keys_B, None)[:, None], logits_BV[:, None]
-
-
-def _reject(plan: _Plan, inputs: _Inputs, logits_BTV: jax.Array, drafted_logits_BGV: jax.Array, guesses_BG: jax.Array,
-            positions_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(ids_BT: the guesses that are kept, and a token of the model's own after them; how many are kept)."""
-    B, T, V = logits_BTV.shape
-    p_BTV = jax.nn.softmax(filter_logits(plan.sampler, logits_BTV.reshape(B * T, V)), axis=-1).reshape(B, T, V)
-    # After the last guess q is 0, and all of p is left.
-    q_BTV = jnp.pad(jax.nn.softmax(drafted_logits_BGV, axis=-1), ((0, 0), (0, 1), (0, 0)))
-    keys_BT = _keys(inputs, positions_B, T)
-    uniform_BG = jax.vmap(jax.vmap(jax.random.uniform))(_fold(keys_BT[:, :-1], _ACCEPT))
-    p_BG, q_BG = (jnp.take_along_axis(array_BTV[:, :-1], guesses_BG[..., None], axis=-1)[..., 0]
-                  for array_BTV in (p_BTV, q_BTV))
-    right_B = jnp.sum(jnp.cumprod(uniform_BG * q_BG < p_BG, axis=1), axis=1)
-    p_BV, q_BV = (jnp.take_along_axis(array_BTV, right_B[:, None, None], axis=1)[:, 0] for array_BTV in (p_BTV, q_BTV))
-    left_BV = jnp.maximum(p_BV - q_BV, 0)
-    # Rounding may leave nothing where p and q are equal.
-    left_BV = jnp.where(jnp.sum(left_BV, axis=-1, keepdims=True) > 0, left_BV, p_BV)
-    instead_keys_B = jnp.take_along_axis(_fold(keys_BT, _INSTEAD), right_B[:, None], axis=1)[:, 0]
-    instead_B = draw(Sampler(), jnp.log(left_BV), instead_keys_B, None)
-    padded_BT = jnp.pad(guesses_BG, ((0, 0), (0, 1)))
-    return jnp.where(jnp.arange(T) < right_B[:, None], padded_BT, instead_B[:, None]), right_B
-
-
-def _fold(keys_X: jax.Array, purpose: int) -> jax.Array:
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys_X.reshape(-1))
-    return keys.reshape(keys_X.shape)

@@ -36,8 +36,8 @@ class LookUp:
 
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest:
-            raise UserError(f"LookUp(longest={self.longest}, shortest={self.shortest}): shortest must be 1 or more, and "
-                            "longest no less")
+            raise UserError(f"LookUp(longest={self.longest}, shortest={self.shortest}): shortest must be 1 or "
+                            "more, and longest no less")
 
 
 class Drafter(NamedTuple):
