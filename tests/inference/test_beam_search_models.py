@@ -155,7 +155,8 @@ def test_without_a_stop_all_have_the_same_length():
 @pytest.mark.parametrize("options, told", [
     ({"max_new_tokens": 4}, "context_length"), ({"prompts": np.array([[9]]), "lengths": None}, "prompt id 9"),
     ({"stop_id": 4}, "stop_id"), ({"sampler": Sampler(top_k=2)}, "top_k"),
-    ({"sampler": Sampler(temperature=0.5)}, "temperature")])
+    ({"sampler": Sampler(temperature=0.5)}, "temperature"), ({"length_penalty": -1.0}, "length_penalty"),
+    ({"diversity_penalty": float("nan")}, "diversity_penalty")])
 def test_what_cannot_be_searched_is_told(options, told):
     with pytest.raises(UserError, match=told):
         continue_prompts(DECODERS["learned"], **options)

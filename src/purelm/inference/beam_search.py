@@ -96,6 +96,9 @@ def search_prompts(config: ModelConfig, params: Any, prompt_ids_BT: Any, prompt_
     check_sampler(sampler)
     prompt_BT, lengths_B = _checked_prompts(config, prompt_ids_BT, prompt_lengths_B, max_new_tokens, vocabulary_size)
     check_call(config, max_new_tokens, stop_id, vocabulary_size)
+    for name, value in (("length_penalty", length_penalty), ("diversity_penalty", diversity_penalty)):
+        if not 0 <= value < np.inf:
+            raise UserError(f"{name} is {value}; it must be 0 (none) or a positive number")
     if constraint is not None and stop_id is None:
         raise UserError("a constraint needs stop_id, the token that ends what it allows: give the end of text's id")
     if sampler is not None:
