@@ -17,7 +17,7 @@ from purelm.models import make_model
 
 VOCABULARY = 13
 DECODER = ModelConfig(vocabulary_size=16, context_length=24, num_layers=2, width=16, num_heads=4, num_kv_heads=2,
-                      positions="rope")
+                      positions="rope", tied_embeddings=False)
 RECURRENT = ModelConfig(vocabulary_size=16, context_length=24, num_layers=2, width=16, architecture="recurrent")
 CONFIGS = {"decoder": DECODER, "recurrent": RECURRENT}
 

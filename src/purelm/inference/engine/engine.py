@@ -177,7 +177,7 @@ class Engine:
         row = self._slots.for_prefill(job, draws=chunk.draws)
         drawn = self._run_prefill(row, chunk.tokens_1T, slot=job.slot, start=chunk.start, count=chunk.count)
         self._counts["prefills"] += 1
-        self._flights.append(_Flight([(job, 0)], jax.tree.map(lambda leaf: leaf[None], drawn), started, False))
+        self._flights.append(_Flight([(job, 0)], drawn, started, False))
 
     def _start_round(self, jobs: list[Job]) -> None:
         started, rows = time.perf_counter(), self._slots.for_decode(jobs)

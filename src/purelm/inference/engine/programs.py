@@ -96,7 +96,7 @@ def decode(plan: Plan, params: Any, memory: Any, rows: Rows, steps: jax.Array) -
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def prefill(plan: Plan, params: Any, memory: Any, row: Rows, tokens_1T: jax.Array, slot: jax.Array, start: jax.Array,
             count: jax.Array) -> tuple[Any, Drawn]:
-    """(memory, Drawn [1]) after `count` tokens of one row's window, from its token `start` on; the rest is padding.
+    """(memory, Drawn [1, 1]) after `count` tokens of one row's window, from its token `start` on; the rest is padding.
 
     Where the row has a budget, the next token is drawn.
     """
@@ -105,12 +105,9 @@ def prefill(plan: Plan, params: Any, memory: Any, row: Rows, tokens_1T: jax.Arra
     def draw() -> Drawn:
         x_1D = jax.lax.dynamic_index_in_dim(x_1TD, count - 1, axis=1, keepdims=False)
         logits_1V = make_model(plan.config).apply({"params": params}, x_1D, method=_logits)
-        return _draw(plan, row, logits_1V, jnp.ones(1, bool))
+        return jax.tree.map(lambda leaf: leaf[None], _draw(plan, row, logits_1V, jnp.ones(1, bool)))
 
-    def nothing() -> Drawn:
-        return jax.tree.map(lambda leaf: leaf[0], _nothing(plan, 1, 1))
-
-    return memory, jax.lax.cond(row.budgets_B[0] > 0, draw, nothing)
+    return memory, jax.lax.cond(row.budgets_B[0] > 0, draw, lambda: _nothing(plan, 1, 1))
 
 
 def _logits(model: Any, x_XD: jax.Array) -> jax.Array:

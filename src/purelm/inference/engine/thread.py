@@ -29,7 +29,7 @@ class EngineThread:
     @property
     def alive(self) -> bool:
         """Whether requests are served."""
-        return self._thread.is_alive() and self._ends is None
+        return self._thread.is_alive() and self._ends is None and self._failure is None
 
     def start(self) -> None:
         """Begins to serve. Call engine.warm_up() before, or the first requests wait for the compiler."""
