@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from purelm.config import Config, from_flag, validate
+from purelm.config import Config, DecodingConfig, from_flag, validate
 from purelm.config.arguments import prepare_arguments
 from purelm.config.describe import field_lines
 from purelm.errors import UserError, did_you_mean
@@ -21,7 +22,8 @@ FLAGS = flags.FLAGS
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_DECODING = ("beam_size", "length_penalty", "max_new_tokens", "num_samples", "temperature")
+# Flags by the names of config.decoding's fields; whether an answer is chosen or written is the run's own.
+_DECODING = tuple(sorted(field.name for field in dataclasses.fields(DecodingConfig) if field.name != "candidates"))
 
 _set_to_none: list[tuple[str, str]] = []
 
@@ -57,12 +59,12 @@ def config_from_flags() -> Config:
 
 def define_decoding_flags() -> None:
     """Adds flags that change config.decoding for one call; `decoding_changes` reads them."""
-    flags.DEFINE_integer("beam_size", None, "hypotheses kept while writing; the run's own if not given", lower_bound=1)
-    flags.DEFINE_float("length_penalty", None, "alpha of beam search; likewise", lower_bound=0.0)
-    flags.DEFINE_integer("max_new_tokens", None, "tokens of an answer at most; likewise", lower_bound=1)
-    flags.DEFINE_integer("num_samples", None, "programs a problem (code generation); likewise", lower_bound=1)
-    flags.DEFINE_float("temperature", None, "of draws (dialogue, code generation), 0 is greedy; likewise",
-                       lower_bound=0.0)
+    whole = {field.name for field in dataclasses.fields(DecodingConfig) if "int" in str(field.type)}
+    for field in dataclasses.fields(DecodingConfig):
+        if field.name in _DECODING:
+            define = flags.DEFINE_integer if field.name in whole else flags.DEFINE_float
+            define(field.name, None, "as config.decoding has it, for this call", lower_bound=field.metadata["minimum"],
+                   upper_bound=field.metadata["maximum"])
 
 
 def define_quantize_flag() -> None:
@@ -164,8 +166,13 @@ def _own_flags() -> dict[str, flags.Flag]:
 
 
 def _help(usage: str) -> str:
-    lines = [usage.strip(), "", "flags:"]
-    for name, flag in sorted(_own_flags().items()):
+    lines, shown = [usage.strip(), "", "flags:"], _own_flags()
+    if all(name in shown for name in _DECODING):
+        for name in _DECODING:
+            del shown[name]
+        lines.append(f"  {', '.join(f'--{name}' for name in _DECODING)}: in place of the run's own config.decoding, for "
+                     "this call (train.py --help_config explains them)")
+    for name, flag in sorted(shown.items()):
         default = "" if flag.default in (None, False) else f" (default: {flag.default})"
         lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
     return "\n".join(lines)
