@@ -47,7 +47,7 @@ def main() -> None:
     from purelm.serving.served import Limits
     from purelm.serving.server import Server, address, listen
 
-    api_key = API_KEY.value or os.environ.get("PURELM_API_KEY")
+    api_key = API_KEY.value or os.environ.get("PURELM_API_KEY") or None
     listening = listen(HOST.value, PORT.value)  # Before what takes long: the port may be taken.
     limits = Limits(body_bytes=MAX_BODY_KIB.value * 1024, prompt_tokens=MAX_PROMPT_TOKENS.value,
                     new_tokens=MAX_NEW_TOKENS.value, seconds=TIMEOUT.value, waiting=MAX_WAITING.value)

@@ -28,20 +28,21 @@ def started(workdir, *arguments):
 
 def ended(process):
     try:
-        output, errors = process.communicate(timeout=30)
-    finally:
+        return process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
         process.kill()
-    return output, errors
+        return process.communicate()
 
 
 def test_sigterm_ends_a_stream_clearly_and_the_program_well(language_run):
     """Reddens when what runs is cut off without a word, or the exit code is not 0."""
     process, url = started(language_run, "--drain_seconds=0.3", "--max_new_tokens=1000000", "--slots=1")
     body = {"prompt": "x", "max_tokens": 1_000_000, "stream": True, "logit_bias": {"256": -100}}
-    lines, refused = [], []
+    lines = []
     try:
         with httpx.Client(timeout=30) as client:
             with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
+                assert answer.status_code == 200, answer.read()
                 for line in answer.iter_lines():
                     lines += [line] if line else []
                     if len(lines) == 3:
@@ -53,7 +54,7 @@ def test_sigterm_ends_a_stream_clearly_and_the_program_well(language_run):
     assert process.returncode == 0, errors
     assert json.loads(lines[-3].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
     assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "server_stopping"
-    assert lines[-1] == "data: [DONE]" and not refused
+    assert lines[-1] == "data: [DONE]"
     assert [line.split()[0] for line in errors.splitlines()] == ["loading", "warm-up", "stopped"]
 
 
