@@ -37,6 +37,10 @@ __all__ = ["Engine", "Ticket"]
 
 _LOG = logging.getLogger(__name__)
 
+# While more requests read than write, they read on without a round between, so that rounds come to have full rows; but
+# those that write wait no longer than this.
+_LONGEST_PAUSE = 0.2
+
 
 class _Flight(NamedTuple):
     """A call of a program whose results have not been read: Drawn [S, B], in whose column each job is."""
@@ -93,7 +97,7 @@ class Engine:
         self._scheduler = Scheduler(self._limits, self._waiting, self._slots, self._pages, chunk)
         self._pace = Pace()
         self._flights: list[_Flight] = []
-        self._landed = 0.0
+        self._landed = self._last_round = 0.0
         self._counts = dict.fromkeys(("prefills", "rounds", "steps"), 0)
 
     def warm_up(self) -> None:
@@ -131,7 +135,7 @@ class Engine:
         # Those that a prefill makes ready join the round after this one, since their token is not known yet.
         ready = list(self._scheduler.decoding)
         self._start_prefill()
-        if ready:
+        if ready and not self._pauses(len(ready)):
             self._start_round(ready)
         told = bool(self._scheduler.events)
         self._tell()
@@ -183,7 +187,11 @@ class Engine:
         started, rows = time.perf_counter(), self._slots.for_decode(jobs)
         drawn = self._run_decode(rows, self._steps(jobs))
         self._counts["rounds"] += 1
+        self._last_round = started
         self._flights.append(_Flight([(job, job.slot) for job in jobs], drawn, started, True))
+
+    def _pauses(self, writing: int) -> bool:
+        return len(self._scheduler.prefilling) > writing and time.perf_counter() < self._last_round + _LONGEST_PAUSE
 
     def _steps(self, jobs: list[Job]) -> int:
         """Of the next round: one where a prompt is being read, or a constraint has to be asked before each token."""
