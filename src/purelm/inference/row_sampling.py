@@ -67,12 +67,7 @@ def draw_rows(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, histor
         does not.
       stop_ids_B: the id that min_new_tokens holds back, -1 for none.
     """
-    logits_BV = logits_BV.astype(jnp.float32)
-    if history is not None:
-        logits_BV = _penalize(rows, logits_BV, history)
-    logits_BV = _where_wanted(
-        _any(rows.bias_ids_BJ != NO_ID), lambda logits: penalties.add_biases(
-            logits, jnp.asarray(rows.bias_ids_BJ), jnp.asarray(rows.bias_values_BJ)), logits_BV)
+    logits_BV = _penalize_and_bias(rows, logits_BV.astype(jnp.float32), history)
     logits_BV = _bar(rows, logits_BV, history, allowed_BV, stop_ids_B)
     ids_B = _choose(rows, logits_BV, keys_B)
     if history is None:
@@ -83,38 +78,55 @@ def draw_rows(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, histor
 def scaled_and_filtered(rows: RowSamplers, logits_BV: jax.Array) -> jax.Array:
     """Float32 logits [B, V] of the distribution that rows draw from: after temperature, top_k, top_p and min_p."""
     size, drawn_B = logits_BV.shape[-1], ~rows.greedy_B
+    top_k = _any(drawn_B & (rows.top_k_B < size))
+    top_p = _any(drawn_B & (rows.top_p_B < 1))
+    min_p = _any(drawn_B & (rows.log_min_p_B > -np.inf))
+
+    def keep(logits_BV: jax.Array) -> jax.Array:
+        logits_BV = _where_wanted(
+            top_k, lambda logits: filters.keep_top_k(logits, _column(rows.top_k_B)), logits_BV)
+        logits_BV = _where_wanted(
+            top_p, lambda logits: filters.keep_top_p(logits, _column(rows.top_p_B)), logits_BV)
+        return _where_wanted(
+            min_p, lambda logits: filters.keep_min_p(logits, _column(rows.log_min_p_B)), logits_BV)
+
     logits_BV = filters.scale(logits_BV.astype(jnp.float32), _column(rows.inverse_temperature_B))
-    logits_BV = jax.lax.optimization_barrier(logits_BV)
-    logits_BV = _where_wanted(_any(drawn_B & (rows.top_k_B < size)),
-                              lambda logits: filters.keep_top_k(logits, _column(rows.top_k_B)), logits_BV)
-    logits_BV = _where_wanted(_any(drawn_B & (rows.top_p_B < 1)),
-                              lambda logits: filters.keep_top_p(logits, _column(rows.top_p_B)), logits_BV)
-    return _where_wanted(_any(drawn_B & (rows.log_min_p_B > -np.inf)),
-                         lambda logits: filters.keep_min_p(logits, _column(rows.log_min_p_B)), logits_BV)
+    return _where_wanted(top_k | top_p | min_p, keep, jax.lax.optimization_barrier(logits_BV))
 
 
-def _penalize(rows: RowSamplers, logits_BV: jax.Array, history: History) -> jax.Array:
-    logits_BV = _where_wanted(
-        _any(rows.repetition_penalty_B != 1), lambda logits: penalties.penalize_repetition(
-            logits, history, _column(rows.repetition_penalty_B), _column(rows.inverse_repetition_penalty_B)),
-        logits_BV)
-    return _where_wanted(
-        _any((rows.frequency_penalty_B != 0) | (rows.presence_penalty_B != 0)),
-        lambda logits: penalties.penalize_frequency(
-            logits, history, _column(rows.frequency_penalty_B), _column(rows.presence_penalty_B)), logits_BV)
+def _penalize_and_bias(rows: RowSamplers, logits_BV: jax.Array, history: History | None) -> jax.Array:
+    repetition = _any(rows.repetition_penalty_B != 1)
+    frequency = _any((rows.frequency_penalty_B != 0) | (rows.presence_penalty_B != 0))
+    bias = _any(rows.bias_ids_BJ != NO_ID)
+
+    def change(logits_BV: jax.Array) -> jax.Array:
+        if history is not None:
+            logits_BV = _where_wanted(repetition, lambda logits: penalties.penalize_repetition(
+                logits, history, _column(rows.repetition_penalty_B), _column(rows.inverse_repetition_penalty_B)),
+                logits_BV)
+            logits_BV = _where_wanted(frequency, lambda logits: penalties.penalize_frequency(
+                logits, history, _column(rows.frequency_penalty_B), _column(rows.presence_penalty_B)), logits_BV)
+        return _where_wanted(bias, lambda logits: penalties.add_biases(
+            logits, jnp.asarray(rows.bias_ids_BJ), jnp.asarray(rows.bias_values_BJ)), logits_BV)
+
+    # One conditional around all: each copies the logits, wanted or not.
+    return _where_wanted(repetition | frequency | bias, change, logits_BV)
 
 
 def _bar(rows: RowSamplers, open_BV: jax.Array, history: History | None, allowed_BV: jax.Array | None,
          stop_ids_B: jax.Array | None) -> jax.Array:
     """-inf for what is banned, held back, or not allowed."""
     barred = _any(rows.banned_ids_BJ != NO_ID)
-    logits_BV = _where_wanted(
-        barred, lambda logits: penalties.ban(logits, jnp.asarray(rows.banned_ids_BJ)), open_BV)
-    if history is not None and stop_ids_B is not None:
-        holds = _any(rows.min_new_tokens_B > 0)
-        logits_BV = _where_wanted(holds, lambda logits: penalties.hold_stop(
-            logits, history.numbers_B, stop_ids_B, rows.min_new_tokens_B), logits_BV)
-        barred = barred | holds
+    holds = history is not None and stop_ids_B is not None
+    if holds:
+        barred = barred | _any(rows.min_new_tokens_B > 0)
+
+    def bar(logits_BV: jax.Array) -> jax.Array:
+        logits_BV = penalties.ban(logits_BV, jnp.asarray(rows.banned_ids_BJ))
+        return penalties.hold_stop(logits_BV, history.numbers_B, stop_ids_B,
+                                   rows.min_new_tokens_B) if holds else logits_BV
+
+    logits_BV = _where_wanted(barred, bar, open_BV)
     if allowed_BV is None:
         return logits_BV
     logits_BV = jnp.where(allowed_BV, logits_BV, -jnp.inf)
