@@ -24,7 +24,7 @@ from small_models import (
 
 from purelm.errors import UserError
 from purelm.models import Transformer, cache_bytes, init_cache, init_pages, take_cache_rows, unstack_layers
-from purelm.models.cache import Int8Rows, read, stored
+from purelm.models.cache import Int8Rows, access, read, stored
 
 VARIANTS = [
     {"positions": "rope", "num_kv_heads": 2, "qk_norm": True},
@@ -134,6 +134,14 @@ def test_a_ring_equals_the_full_forward(changes, more):
         cache = init_cache(config, 2, capacity, per_row=per_row, rolling=True)
         found = in_chunks(config, params, tokens_BT, cache, sizes)
         np.testing.assert_allclose(found, full, rtol=1e-5, atol=1e-5, err_msg=f"{sizes}")
+
+
+def test_of_more_tokens_than_a_ring_holds_each_row_is_written_once():
+    cache = init_cache(small(attention_window=3), 2, 4, rolling=True, per_row=True)
+    cache = cache._replace(length=jnp.asarray([0, 3]))
+    # Which of two writes to one row would last is not defined; 4 is past the end, where nothing is kept.
+    assert access(cache, 7, 3, None).rows.tolist() == [[4, 4, 4, 3, 0, 1, 2], [4, 4, 4, 2, 3, 0, 1]]
+    assert access(cache, 7, 3, jnp.asarray([2, 6])).rows.tolist() == [[0, 1, 4, 4, 4, 4, 4], [4, 4, 1, 2, 3, 0, 4]]
 
 
 @pytest.mark.parametrize("changes", first_quick(1, WINDOWED), ids=str)

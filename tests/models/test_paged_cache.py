@@ -35,10 +35,11 @@ def tables(batch_size, num_pages=PAGES, seed=0):
     return jnp.asarray(numbers.reshape(batch_size, num_pages), jnp.int32)
 
 
-def paged(config, batch_size, *, int8=False, tables_BP=None, scratch=0.0):
+def paged(config, batch_size, *, int8=False, tables_BP=None, unwritten=float("nan")):
+    """What stands on pages before they are written is never read."""
     keys, values = init_pages(config, 1 + batch_size * PAGES, PAGE, int8=int8)
-    if scratch:
-        keys, values = jax.tree.map(lambda leaf: leaf.at[0].set(scratch), (keys, values))
+    if not int8:
+        keys, values = jax.tree.map(lambda leaf: jnp.full_like(leaf, unwritten), (keys, values))
     tables_BP = tables(batch_size) if tables_BP is None else tables_BP
     return PagedCache(keys, values, tables_BP, jnp.zeros(batch_size, jnp.int32))
 
@@ -65,15 +66,14 @@ def test_paged_logits_equal_the_full_forward(changes):
     config = small(**changes)
     params, tokens_BT = any_params(config), tokens(2, 14)
     full = logits(config, params, tokens_BT)
-    cache = paged(config, 2, scratch=float("nan"))  # What stands there is never read.
-    found, cache = in_chunks(config, unstack_layers(params), tokens_BT, cache, [6, *[1] * 8])
+    found, cache = in_chunks(config, unstack_layers(params), tokens_BT, paged(config, 2), [6, *[1] * 8])
     np.testing.assert_allclose(found, full, rtol=1e-5, atol=1e-5)
     assert cache.lengths_B.tolist() == [14, 14]
 
 
-def filled(config, params, rows, *, batch_size, scratch=float("nan")):
+def filled(config, params, rows, *, batch_size):
     """A cache of rows of these lengths, each read alone in one padded chunk through its own part of the table."""
-    cache = paged(config, batch_size, scratch=scratch)
+    cache = paged(config, batch_size)
     tables_BP = cache.tables_BP
     for row, length in rows.items():
         # As the engine does: entries are 0 until they are needed.
@@ -82,10 +82,11 @@ def filled(config, params, rows, *, batch_size, scratch=float("nan")):
         part = PagedCache(cache.keys, cache.values, own_1P, jnp.zeros(1, jnp.int32))
         part = read(config, params, tokens(4, 15)[row:row + 1, :12], part, jnp.asarray([length]))[1]
         cache = cache._replace(keys=part.keys, values=part.values)
+    keys, values = jax.tree.map(lambda leaf: leaf.at[0].set(float("nan")), (cache.keys, cache.values))
     unused = [row for row in range(batch_size) if row not in rows]
     tables_BP = tables_BP.at[jnp.asarray(unused, jnp.int32)].set(0)
     lengths_B = jnp.asarray([rows.get(row, 0) for row in range(batch_size)], jnp.int32)
-    return cache._replace(tables_BP=tables_BP, lengths_B=lengths_B)
+    return PagedCache(keys, values, tables_BP, lengths_B)
 
 
 @pytest.mark.parametrize("changes", first_quick(1, VARIANTS[1:]), ids=str)
@@ -124,7 +125,7 @@ def test_rows_share_the_pages_of_a_prefix():
 def test_tokens_past_the_table_are_not_kept():
     config = small(positions="rope")
     params, tokens_BT = any_params(config), tokens(1, 20)
-    full_cache = read(config, params, tokens_BT[:, :16], paged(config, 1))[1]
+    full_cache = read(config, params, tokens_BT[:, :16], paged(config, 1, unwritten=0))[1]
     over = read(config, params, tokens_BT[:, 12:16], full_cache)[1]
     # Reddens when they overwrite the last page.
     for before, after in zip(full_cache.keys, over.keys):
@@ -136,7 +137,7 @@ def test_int8_pages_are_near_and_small():
     config = small(positions="rope", num_kv_heads=2)
     params, tokens_BT = any_params(config), tokens(2, 14)
     full = logits(config, params, tokens_BT)
-    cache = paged(config, 2, int8=True, scratch=0.0)
+    cache = paged(config, 2, int8=True)
     found, _ = in_chunks(config, params, tokens_BT, cache, [6, *[1] * 8])
     error = np.abs(found - full).max()
     assert 0 < error < 0.02 * np.abs(full).max()
@@ -152,7 +153,7 @@ def test_a_loop_copies_no_pages():
         output = Transformer(config).apply({"params": params}, last_B1, cache=cache)
         return output.cache, jnp.argmax(output.logits_BTV, axis=-1)
 
-    start = (paged(config, 2), jnp.ones((2, 1), jnp.int32))
+    start = (paged(config, 2, unwritten=0), jnp.ones((2, 1), jnp.int32))
     loop = jax.jit(lambda start: jax.lax.while_loop(lambda carry: carry[0].lengths_B[0] < 6, body, start))
     text = loop.lower(start).compile().as_text()
     # Reddens when writing or the inner loop makes XLA copy the store at each token (4 into the loop are its due).
