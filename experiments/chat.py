@@ -1,7 +1,5 @@
 """Talks with a run's model of dialogue."""
 
-import sys
-
 from absl import flags
 
 from purelm import cli
@@ -35,7 +33,7 @@ def main() -> None:
         raise UserError(f"--workdir={WORKDIR.value}: its task is {run.config.task.name}, not dialogue; use generate.py "
                         "or predict.py")
     turns: list[dict[str, str]] = []
-    for line in lines():
+    for line in map(str.strip, cli.typed_lines()):
         if line == "/reset":
             turns = []
             print("(forgotten)", flush=True)
@@ -44,17 +42,6 @@ def main() -> None:
             text = dialogue.reply(run, turns, seed=SEED.value + len(turns), temperature=TEMPERATURE.value)
             turns.append({"speaker": "assistant", "text": text})
             print(text, flush=True)
-
-
-def lines():
-    """What is typed, with a prompt on a terminal; to the end of the input."""
-    while True:
-        if sys.stdin.isatty():
-            print("> ", end="", flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield line.strip()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Writes text with a run's model."""
 
+import sys
+
 from absl import flags
 
 from purelm import cli
@@ -9,6 +11,7 @@ Write text with a run's language model, on from a prompt. (predict.py translates
 
   python experiments/generate.py --workdir=runs/a --prompt="ROMEO:"
   python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --temperature=0        greedy
+  python experiments/generate.py --workdir=runs/a --interactive                            line by line
   python experiments/generate.py --workdir=runs/a --prompt_ids=0,1,2 --print_ids
   python experiments/generate.py --workdir=runs/a --prompt="A: " --regex="[0-9]+" --log_probabilities=3
   python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --beam_size=4 --length_penalty=0.6 --num_samples=2
@@ -28,6 +31,9 @@ BANNED_IDS = flags.DEFINE_string("banned_ids", None, "ids with commas between, w
 STOP = flags.DEFINE_multi_string("stop", None, "text that ends the answer and is not printed")
 JSON_SCHEMA = flags.DEFINE_string("json_schema", None, "file of a JSON schema that the answer fulfills")
 DRAFT = flags.DEFINE_string("draft", None, "folder of a run that guesses tokens ahead; the text is the same, sooner")
+
+INTERACTIVE = flags.DEFINE_bool("interactive", False, "type how texts begin, one after another (/help tells more)")
+cli.define_quantize_flag()
 
 # Flags whose values are taken as they are, by the names that inference/writing.py has for them.
 flags.DEFINE_integer("max_new_tokens", 256, "tokens to write at most")
@@ -57,6 +63,8 @@ AS_THEY_ARE = (
     "max_new_tokens", "min_new_tokens", "num_samples", "seed", "temperature", "top_k", "top_p", "min_p",
     "repetition_penalty", "frequency_penalty", "presence_penalty", "beam_size", "length_penalty", "beam_groups",
     "diversity_penalty", "contrastive_alpha", "regex", "log_probabilities", "cache", "lookup", "num_drafted")
+NOT_INTERACTIVE = ("prompt", "prompt_ids", "print_ids", "json_schema", "draft", "num_samples", "min_new_tokens",
+                   "beam_size", "contrastive_alpha", "regex", "log_probabilities", "cache", "lookup", "num_drafted")
 
 
 def main() -> None:
@@ -75,10 +83,15 @@ def main() -> None:
 
     wish = wish_of_flags()
     check_wish(wish)
-    run = load_run(WORKDIR.value, CHECKPOINT.value)
+    if INTERACTIVE.value:
+        check_interactive()
+    run = load_run(WORKDIR.value, CHECKPOINT.value, quantize=flags.FLAGS.quantize)
     if run.config.model.architecture not in ("decoder", "recurrent") or run.config.task.name in ANSWERING:
         raise UserError(f"--workdir={WORKDIR.value}: a run of task {run.config.task.name} does not go on from a text; "
                         "experiments/predict.py answers one")
+    if INTERACTIVE.value:
+        interact(run, wish)
+        return
     tokenizer = run.tokenizer
     if PROMPT_IDS.value is not None:
         prompt_T = parse_prompt_ids(PROMPT_IDS.value, tokenizer.vocabulary_size)
@@ -94,6 +107,25 @@ def main() -> None:
     if PRINT_IDS.value:
         for one in written:
             print(",".join(map(str, one.ids_T.tolist())))
+
+
+def check_interactive() -> None:
+    """Raises UserError for a flag that writing line by line does not have."""
+    from purelm.errors import UserError
+
+    for name in NOT_INTERACTIVE:
+        if flags.FLAGS[name].value != flags.FLAGS[name].default:
+            raise UserError(f"--interactive does not go with --{name}; leave one of them out")
+
+
+def interact(run, wish) -> None:
+    """Goes on from what is typed, until it ends."""
+    from purelm.serving.terminal import HELP, Settings, talk
+
+    settings = Settings(wish.sampler(), wish.max_new_tokens, wish.seed, wish.stop)
+    if sys.stdin.isatty():
+        print(HELP)
+    talk(run, settings, cli.typed_lines(), lambda piece: print(piece, end="", flush=True))
 
 
 def wish_of_flags():

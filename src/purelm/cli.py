@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 
@@ -76,6 +76,24 @@ def define_quantize_flag() -> None:
 def decoding_changes() -> dict[str, object]:
     """What the flags of `define_decoding_flags` say, those that were given."""
     return {name: FLAGS[name].value for name in _DECODING if FLAGS[name].value is not None}
+
+
+def typed_lines() -> Iterator[str]:
+    """What is typed, line by line, to the end of the input; on a terminal after a prompt, and
+    with the keys of its line editor."""
+    if sys.stdin.isatty():
+        import contextlib
+
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (input() uses it)
+    while True:
+        try:
+            line = input("> ") if sys.stdin.isatty() else sys.stdin.readline()
+        except EOFError:
+            return
+        if not line and not sys.stdin.isatty():
+            return
+        yield line.rstrip("\n")
 
 
 def run(main: Callable[[], None], usage: str) -> None:

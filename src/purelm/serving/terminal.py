@@ -122,9 +122,11 @@ class Session:
 def _engine_of(run: LoadedRun, max_new_tokens: int) -> Engine:
     model = run.config.model
     pages = -(-model.context_length // _PAGE_SIZE) + _CHUNK // _PAGE_SIZE
-    return Engine(model, run.params, vocabulary_size=run.tokenizer.vocabulary_size, slots=1, page_size=_PAGE_SIZE,
-                  num_pages=2 * pages + 1, chunk=_CHUNK, max_waiting=1,
-                  max_tokens=max(4 * model.context_length, model.context_length + max_new_tokens))
+    engine = Engine(model, run.params, vocabulary_size=run.tokenizer.vocabulary_size, slots=1, page_size=_PAGE_SIZE,
+                    num_pages=2 * pages + 1, chunk=_CHUNK, max_waiting=1,
+                    max_tokens=max(4 * model.context_length, model.context_length + max_new_tokens))
+    engine.warm_up()
+    return engine
 
 
 def shown(settings: Settings) -> dict[str, Any]:
