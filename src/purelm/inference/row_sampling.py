@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,9 +69,19 @@ def draw_rows(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, histor
         does not.
       stop_ids_B: the id that min_new_tokens holds back, -1 for none.
     """
-    logits_BV = _penalize_and_bias(rows, logits_BV.astype(jnp.float32), history)
-    logits_BV = _bar(rows, logits_BV, history, allowed_BV, stop_ids_B)
-    ids_B = _choose(rows, logits_BV, keys_B)
+    logits_BV = logits_BV.astype(jnp.float32)
+
+    def by_every_rule() -> jax.Array:
+        changed_BV = _penalize_and_bias(rows, logits_BV, history)
+        return _choose(rows, _bar(rows, changed_BV, history, allowed_BV, stop_ids_B), keys_B)
+
+    def by_temperature() -> jax.Array:
+        open_BV = logits_BV if allowed_BV is None else jnp.where(allowed_BV, logits_BV, -jnp.inf)
+        return _choose(rows, open_BV, keys_B, filtered=False)
+
+    wanted = _any_rule(rows, logits_BV.shape[-1])
+    # Most rows want none of them, and each conditional copies the logits, wanted or not.
+    ids_B = by_every_rule() if isinstance(wanted, bool) else jax.lax.cond(wanted, by_every_rule, by_temperature)
     if history is None:
         return ids_B
     return _where_wanted(_any(rows.forced_numbers_BJ >= 0), lambda ids: _force(rows, ids, history), ids_B)
@@ -77,10 +89,7 @@ def draw_rows(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, histor
 
 def scaled_and_filtered(rows: RowSamplers, logits_BV: jax.Array) -> jax.Array:
     """Float32 logits [B, V] of the distribution that rows draw from: after temperature, top_k, top_p and min_p."""
-    size, drawn_B = logits_BV.shape[-1], ~rows.greedy_B
-    top_k = _any(drawn_B & (rows.top_k_B < size))
-    top_p = _any(drawn_B & (rows.top_p_B < 1))
-    min_p = _any(drawn_B & (rows.log_min_p_B > -np.inf))
+    top_k, top_p, min_p = _any_filter(rows, logits_BV.shape[-1])
 
     def keep(logits_BV: jax.Array) -> jax.Array:
         logits_BV = _where_wanted(
@@ -90,14 +99,36 @@ def scaled_and_filtered(rows: RowSamplers, logits_BV: jax.Array) -> jax.Array:
         return _where_wanted(
             min_p, lambda logits: filters.keep_min_p(logits, _column(rows.log_min_p_B)), logits_BV)
 
-    logits_BV = filters.scale(logits_BV.astype(jnp.float32), _column(rows.inverse_temperature_B))
-    return _where_wanted(top_k | top_p | min_p, keep, jax.lax.optimization_barrier(logits_BV))
+    return _where_wanted(top_k | top_p | min_p, keep, _scaled(rows, logits_BV))
+
+
+def _scaled(rows: RowSamplers, logits_BV: jax.Array) -> jax.Array:
+    scaled_BV = filters.scale(logits_BV.astype(jnp.float32), _column(rows.inverse_temperature_B))
+    return jax.lax.optimization_barrier(scaled_BV)
+
+
+def _any_rule(rows: RowSamplers, size: int) -> bool | jax.Array:
+    """Whether some row wants more than a temperature and forced tokens."""
+    rules = (*_any_change(rows), *_any_filter(rows, size), _any(rows.banned_ids_BJ != NO_ID),
+             _any(rows.min_new_tokens_B > 0))
+    return functools.reduce(operator.or_, rules)
+
+
+def _any_change(rows: RowSamplers) -> tuple[bool | jax.Array, ...]:
+    """Whether some row wants: a penalty of repetition, one of frequency or presence, a bias."""
+    return (_any(rows.repetition_penalty_B != 1),
+            _any((rows.frequency_penalty_B != 0) | (rows.presence_penalty_B != 0)), _any(rows.bias_ids_BJ != NO_ID))
+
+
+def _any_filter(rows: RowSamplers, size: int) -> tuple[bool | jax.Array, ...]:
+    """Whether some row that is not greedy wants: top_k, top_p, min_p."""
+    drawn_B = ~rows.greedy_B
+    return (_any(drawn_B & (rows.top_k_B < size)), _any(drawn_B & (rows.top_p_B < 1)),
+            _any(drawn_B & (rows.log_min_p_B > -np.inf)))
 
 
 def _penalize_and_bias(rows: RowSamplers, logits_BV: jax.Array, history: History | None) -> jax.Array:
-    repetition = _any(rows.repetition_penalty_B != 1)
-    frequency = _any((rows.frequency_penalty_B != 0) | (rows.presence_penalty_B != 0))
-    bias = _any(rows.bias_ids_BJ != NO_ID)
+    repetition, frequency, bias = _any_change(rows)
 
     def change(logits_BV: jax.Array) -> jax.Array:
         if history is not None:
@@ -138,12 +169,12 @@ def _bar(rows: RowSamplers, open_BV: jax.Array, history: History | None, allowed
     return _where_wanted(barred, give_way, logits_BV)
 
 
-def _choose(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
+def _choose(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, filtered: bool = True) -> jax.Array:
     """The most probable token of greedy rows, a random one of the others."""
 
     def random(ids_B: jax.Array) -> jax.Array:
-        drawn_B = filters.categorical(
-            keys_B, jax.lax.optimization_barrier(scaled_and_filtered(rows, logits_BV)))
+        left_BV = (scaled_and_filtered if filtered else _scaled)(rows, logits_BV)
+        drawn_B = filters.categorical(keys_B, jax.lax.optimization_barrier(left_BV))
         return jnp.where(rows.greedy_B, ids_B, drawn_B)
 
     return _where_wanted(_any(~rows.greedy_B), random, filters.greedy(logits_BV))
