@@ -187,20 +187,21 @@ def _answer(state: _State, starts_B: np.ndarray, max_new_tokens: int, stop_id: i
 @functools.partial(jax.jit, static_argnums=0)
 def _run(plan: Plan, params: Any, draft_params: Any, inputs: Inputs) -> _State:
     """The compiled program: the state when every row has ended, without its memories."""
-    ends_B = inputs.starts_B
+    prompt_ends_B = inputs.starts_B
     # Guesses may be read past the window's end.
     reader = decoder_reader(
         plan.config, params, capacity=_capacity(plan, plan.config, plan.prefill), prefill=plan.prefill, ahead=0,
-        prompt_ends_B=ends_B)
+        prompt_ends_B=prompt_ends_B)
     if isinstance(plan.draft, LookUp):
         drafter = look_up_drafter(plan.draft, plan.num_drafted)
     else:
         if plan.draft.architecture == "recurrent":
-            draft_reader = recurrent_reader(plan.draft, draft_params, rows=ends_B.shape[0], prefill=plan.draft_prefill)
+            draft_reader = recurrent_reader(
+                plan.draft, draft_params, rows=len(prompt_ends_B), prefill=plan.draft_prefill)
         else:
             draft_reader = decoder_reader(
                 plan.draft, draft_params, capacity=_capacity(plan, plan.draft, plan.draft_prefill),
-                prefill=plan.draft_prefill, ahead=plan.num_drafted, prompt_ends_B=ends_B)
+                prefill=plan.draft_prefill, ahead=plan.num_drafted, prompt_ends_B=prompt_ends_B)
         drafter = model_drafter(draft_reader, functools.partial(draw_guess, plan, inputs), plan.num_drafted)
     return _decode(plan, inputs, reader, drafter)._replace(memory=None, draft_memory=None)
 
