@@ -122,6 +122,30 @@ def test_rows_share_the_pages_of_a_prefix():
     np.testing.assert_allclose(found, full[:, 8:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["t5", "alibi"])
+def test_a_prefix_read_both_ways_goes_into_pages(positions):
+    config = small(prefix_attention=True, positions=positions, attention_window=5)
+    params, tokens_BT = any_params(config), tokens()
+    prefix_BT = jnp.arange(12)[None] < jnp.array([[5], [3]])
+    call = jax.jit(lambda tokens_BT, cache, prefix_BT: Transformer(config).apply(
+        {"params": params}, tokens_BT, cache=cache, prefix_BT=prefix_BT))
+    first = call(tokens_BT[:, :6], paged(config, 2), prefix_BT[:, :6])
+    second = call(tokens_BT[:, 6:], first.cache, None)
+    found = jnp.concatenate([first.logits_BTV, second.logits_BTV], axis=1)
+    np.testing.assert_allclose(found, call(tokens_BT, None, prefix_BT).logits_BTV, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_bfloat16_pages_are_as_near_as_a_plain_cache():
+    config = small(positions="rope", num_kv_heads=2, compute_dtype="bfloat16")
+    params, tokens_BT = any_params(config), tokens(2, 14)
+    full = logits(config, params, tokens_BT)
+    plain, found = (in_chunks(config, params, tokens_BT, cache, [6, *[1] * 8])[0]
+                    for cache in (init_cache(config, 2, 16), paged(config, 2)))
+    assert np.abs(found - full).max() < max(2 * np.abs(plain - full).max(), 0.02 * np.abs(full).max())
+
+
 def test_tokens_past_the_table_are_not_kept():
     config = small(positions="rope")
     params, tokens_BT = any_params(config), tokens(1, 20)
