@@ -88,7 +88,9 @@ def examples_of(config: Config, rows: Sequence[str | dict[str, Any]]) -> list[di
         if not row.strip():
             raise UserError(f"{where} is empty; give a text to answer")
         try:
-            examples.append({**evaluator.example_of_text(config, row), "where": where})
+            example = evaluator.example_of_text(config, row)
+            named = {name: where for name in ("where", "id") if name in example}
+            examples.append({**example, **named})
         except UserError as error:
             raise UserError(f"{where}: {str(error).removeprefix('--text: ')}") from error
     return clean_examples(examples, config.data, format_name)
