@@ -117,6 +117,8 @@ def test_sets_of_characters_are_those_of_python():
                 state = table_QB[state, byte] if state >= 0 else -1
             assert (state >= 0 and bool(final_Q[state])) == bool(compiled.fullmatch(character)), (pattern, character)
         assert (table_QB[0, 0x80:0xC2] < 0).all()
+        # Half a surrogate pair is no UTF-8.
+        assert table_QB[0, 0xED] < 0 or table_QB[table_QB[0, 0xED], 0xA0] < 0
 
 
 SCHEMA = {"type": "object", "properties": {
@@ -190,7 +192,8 @@ def test_tables_have_a_bound(monkeypatch):
         stop_strings(BYTES, ["x" * 200])
 
 
-@pytest.mark.parametrize("stops", [["ab"], ["abc", "b c"], ["aab", "ab", "你好", "\n"], ["ca", "abca", "好"]], ids=str)
+@pytest.mark.parametrize("stops", [["ab"], ["abc", "b c"], ["aab", "ab", "你好", "\n"], ["ca", "abca", "好"], ["bc", "abcab1"]],
+                         ids=str)
 def test_stop_strings_are_found_where_str_find_finds_them(stops):
     # Reddens with: a match that starts inside of a token, or ends in one, lost; failure links; a match forgotten.
     rng = np.random.default_rng(3)
