@@ -192,8 +192,8 @@ def test_tables_have_a_bound(monkeypatch):
         stop_strings(BYTES, ["x" * 200])
 
 
-@pytest.mark.parametrize("stops", [["ab"], ["abc", "b c"], ["aab", "ab", "你好", "\n"], ["ca", "abca", "好"], ["bc", "abcab1"]],
-                         ids=str)
+@pytest.mark.parametrize("stops", [["ab"], ["abc", "b c"], ["aab", "ab", "你好", "\n"], ["ca", "abca", "好"],
+                                   ["bc", "abcab1"]], ids=str)
 def test_stop_strings_are_found_where_str_find_finds_them(stops):
     # Reddens with: a match that starts inside of a token, or ends in one, lost; failure links; a match forgotten.
     rng = np.random.default_rng(3)
