@@ -188,8 +188,9 @@ def _help(usage: str) -> str:
     if all(name in shown for name in _DECODING):
         for name in _DECODING:
             del shown[name]
-        lines.append(f"  {', '.join(f'--{name}' for name in _DECODING)}: in place of the run's own config.decoding, for "
-                     "this call (train.py --help_config explains them)")
+        names = ", ".join(f"--{name}" for name in _DECODING)
+        lines.append(f"  {names}: in place of the run's own config.decoding, for this call (train.py --help_config "
+                     "explains them)")
     for name, flag in sorted(shown.items()):
         default = "" if flag.default in (None, False) else f" (default: {flag.default})"
         lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")

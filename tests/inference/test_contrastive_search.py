@@ -77,7 +77,7 @@ def run(config, prompt_BT, num_tokens, top_k=4, alpha=0.6, **options):
                               alpha=alpha, **options)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["learned", "recurrent", pytest.param("tied_rope", marks=pytest.mark.slow)])
 def test_tokens_are_those_of_the_equation(name):
     # Reddens with: hidden states that are not normalized, of another window, or lost; a candidate compared with
     # itself; probabilities of the rest alone; the memory of another candidate kept.
@@ -111,6 +111,7 @@ def test_without_the_penalty_it_is_greedy():
         np.testing.assert_allclose(found.log_probabilities_B, greedy.log_probabilities_B, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_prompts_that_are_read_both_ways():
     # Reddens with: a prompt read causally.
     config = ModelConfig(**{**TRANSFORMER.__dict__, "prefix_attention": True})

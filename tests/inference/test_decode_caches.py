@@ -24,6 +24,7 @@ def test_a_rolling_cache_gives_the_same_tokens(name):
         np.testing.assert_array_equal(found.ids_BT, uncached(config, prompts(2, length), 20, Sampler(0.8), key))
 
 
+@pytest.mark.slow
 def test_a_rolling_cache_of_many_samples_and_lengths():
     config = WINDOWED["rope_gqa"]
     options = {"prompt_lengths_B": [7, 2], "num_samples": 2}

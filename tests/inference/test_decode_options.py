@@ -24,6 +24,7 @@ CONFIG = ModelConfig(vocabulary_size=10, context_length=8, num_layers=1, width=1
 RECURRENT = ModelConfig(architecture="recurrent", vocabulary_size=10, context_length=8, num_layers=1, width=16,
                         tied_embeddings=False)
 MODELS = {"decoder": CONFIG, "recurrent": RECURRENT}
+NAMES = ["decoder", pytest.param("recurrent", marks=pytest.mark.slow)]
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def text_of(ids) -> bytes:
     return b"".join(LETTERS[number] for number in ids if number < END)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_samples_of_one_prefill_are_rows_of_their_own(name):
     # Reddens with: samples in another order, keys by sample in place of row, a memory that is not repeated.
     config, lengths_B = MODELS[name], np.array([3, 5])
@@ -89,6 +90,7 @@ def test_samples_share_the_prefill(monkeypatch):
     assert [shape for shape in seen if shape[1] > 1] == [(2, 32)] and seen.count((8, 1)) == 3
 
 
+@pytest.mark.slow
 def test_samples_of_prompts_that_are_read_both_ways():
     config = ModelConfig(**{**CONFIG.__dict__, "prefix_attention": True})
     options = {"config": config, "stop_id": None}
@@ -97,7 +99,7 @@ def test_samples_of_prompts_that_are_read_both_ways():
     np.testing.assert_array_equal(samples.ids_BT, rows.ids_BT)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_tokens_log_probability_and_the_likeliest_beside_it(name):
     # Reddens with: places that are off by one or counted from the longest prompt, the sampler's own distribution.
     config, lengths_B = MODELS[name], [3, 1]

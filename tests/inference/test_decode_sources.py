@@ -23,6 +23,7 @@ MODELS = {
     "recurrent": ModelConfig(architecture="recurrent_encoder_decoder", vocabulary_size=11, context_length=16,
                              num_layers=1, width=16, bidirectional=True),
 }
+NAMES = ["transformer", pytest.param("recurrent", marks=pytest.mark.slow)]
 
 
 @functools.cache
@@ -69,7 +70,7 @@ def test_tokens_are_those_of_the_full_forward(name):
     assert len(np.unique(found.ids_BT)) > 4
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_samples_of_one_source_are_rows_of_their_own(name):
     samples = run(MODELS[name], np.full((3, 1), END), 8, Sampler(1.3), num_samples=2, stop_id=END)
     rows = run(MODELS[name], np.full((6, 1), END), 8, Sampler(1.3), stop_id=END, source_BS=SOURCE.repeat(2, 0),
@@ -81,7 +82,7 @@ def test_samples_of_one_source_are_rows_of_their_own(name):
     assert alone.ids_BT[0].tolist() == samples.ids_BT[2].tolist()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_stop_strings_and_penalties_after_a_source(name):
     letters = [bytes([97 + number]) for number in range(11)]
     sampler = Sampler(1.3, banned=(END,), repetition_penalty=1.2)

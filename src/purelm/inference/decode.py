@@ -110,7 +110,7 @@ def generate(
 
     Raises UserError for an empty prompt, prompt ids or a stop_id outside of the vocabulary, max_new_tokens < 0, more
     target than the context has, options that this model does not have, or logits that are not finite.
-    One program is compiled for each config, sampler, batch size, kind of options and bucket of lengths (see `sizes_for`).
+    One program is compiled for each config, sampler, batch size, kind of options and bucket of lengths (`sizes_for`).
     """
     vocabulary_size = config.vocabulary_size if vocabulary_size is None else vocabulary_size
     prompt_BT, prompt_lengths_B = checked_prompt(prompt_ids_BT, prompt_lengths_B, vocabulary_size)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 def configured_sampler(decoding: DecodingConfig) -> Sampler:
     """The rule for drawing tokens that config.decoding says."""
-    names = {field.name for field in dataclasses.fields(Sampler)} & {field.name for field in dataclasses.fields(decoding)}
-    return Sampler(**{name: getattr(decoding, name) for name in names})
+    names = {field.name for field in dataclasses.fields(decoding)}
+    return Sampler(**{field.name: getattr(decoding, field.name) for field in dataclasses.fields(Sampler)
+                      if field.name in names})
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
@@ -66,12 +67,9 @@ def sample_ids(
 
     Raises UserError for num_samples < 1, and as `generate`.
     """
-    if num_samples < 1:
-        raise UserError(f"num_samples is {num_samples}; it must be 1 or more")
-    prompt_ids_BT = np.tile(np.asarray(prompt_ids_T, np.int32), (num_samples, 1))
     return generate(
-        config, params, prompt_ids_BT, max_new_tokens=max_new_tokens, sampler=sampler, key=jax.random.key(seed),
-        stop_id=stop_id, vocabulary_size=vocabulary_size)
+        config, params, np.asarray(prompt_ids_T, np.int32)[None], max_new_tokens=max_new_tokens, sampler=sampler,
+        key=jax.random.key(seed), num_samples=num_samples, stop_id=stop_id, vocabulary_size=vocabulary_size)
 
 
 def sample_text(

@@ -124,8 +124,8 @@ def check_wish(wish: Wish) -> None:
         if asked(needed) and not asked(name):
             raise UserError(f"--{needed} needs --{name}; give it, such as --{name}={4 if needed == 'draft' else 0.5}")
     if asked("beam_size") and not asked("length_penalty"):
-        raise UserError("--beam_size needs --length_penalty, the exponent of a text's length; 0 compares by probability "
-                        "alone")
+        raise UserError("--beam_size needs --length_penalty, the exponent of a text's length; 0 compares by "
+                        "probability alone")
     if asked("contrastive_alpha") and not asked("top_k"):
         raise UserError("--contrastive_alpha needs --top_k, the candidates of a token; give it, such as --top_k=4")
     if asked("regex") and asked("json_schema"):
