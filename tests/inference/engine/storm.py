@@ -51,7 +51,7 @@ def stop_string() -> TokenAutomaton:
     """Found after token 6 and then 7 or 8."""
     classes = np.zeros(VOCABULARY, np.int32)
     classes[6], classes[7:9] = 1, 2
-    return TokenAutomaton(classes, np.array([[0, 1, 0], [0, 1, 2], [2, 2, 2]], np.int32), np.array([False, False, True]))
+    return TokenAutomaton(classes, np.array([[0, 1, 0], [0, 1, 2], [2, 2, 2]], np.int32), np.arange(3) == 2)
 
 
 def constraint() -> TokenAutomaton:

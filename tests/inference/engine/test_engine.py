@@ -168,6 +168,16 @@ def test_a_request_that_can_never_run_is_refused():
     assert not engine.step()
 
 
+def test_who_has_gone_costs_nothing():
+    """Reddens where a free row still asks for what costs much: every rule of its sampler, log-probabilities."""
+    engine, rng = storm.make_engine(), np.random.default_rng(2)
+    before = jax.tree.map(np.copy, engine._slots._rows)
+    for _ in range(8):
+        engine.submit(storm.random_request(rng), storm.Answer())
+    storm.finish(engine)
+    jax.tree.map(np.testing.assert_array_equal, engine._slots._rows, before)
+
+
 def test_memory_stays_flat():
     """Reddens where a ticket, a callback, an event or a chunk is kept after its time."""
     engine, rng = storm.make_engine(), np.random.default_rng(5)
