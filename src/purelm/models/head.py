@@ -11,6 +11,9 @@ from purelm.models import quantization
 from purelm.models.quantization import Quantized
 
 
+_FEW_ROWS = range(2, 33)  # What decoding has.
+
+
 def head_logits(x_XD: jax.Array, matrix: jax.Array | Quantized, axis: int) -> jax.Array:
     """float32 logits_XV of x_XD and a matrix whose `axis` is D ([V, D] for axis 1, [D, V] for axis 0).
 
@@ -25,6 +28,10 @@ def head_logits(x_XD: jax.Array, matrix: jax.Array | Quantized, axis: int) -> ja
 
 
 def _product(x_XD: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
+    if axis == 1 and x_XD.shape[0] in _FEW_ROWS and jax.default_backend() == "cpu":
+        # XLA's CPU backend multiplies the table from the left in 0.7 to 0.9 of the time that it takes from the right;
+        # without a barrier it would turn the product around again.
+        return jax.lax.optimization_barrier(_dot(matrix, x_XD, 1, 1)).T
     return _dot(x_XD, matrix, 1, axis)
 
 
