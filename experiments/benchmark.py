@@ -38,8 +38,7 @@ SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of time_to_loss and of word_vect
 CORPUS = flags.DEFINE_string("corpus", None, "text of word_vectors, one document a line, or .jsonl")
 EPOCHS = flags.DEFINE_integer("epochs", 5, "of word_vectors", lower_bound=1)
 STEPS = flags.DEFINE_list("steps", ["100", "300"], "of each run of together, a row each")
-WORKDIR = flags.DEFINE_string("workdir", None, "run of a language model: whose loss quantization is told of, and which "
-                              "first_token and load serve")
+WORKDIR = flags.DEFINE_string("workdir", None, "run of a language model, whose losses quantization tells of")
 TARGET = flags.DEFINE_string("target", None, "run of a language model, for speculative")
 DRAFT = flags.DEFINE_string("draft", None, "run of a smaller one with the same tokenizer, for speculative")
 SECONDS = flags.DEFINE_float("seconds", 60, "of load", lower_bound=1)
@@ -84,7 +83,7 @@ def main() -> None:
 def measure(name: str) -> list[dict[str, object]]:
     """The rows of one table; a note on stderr and no rows where something it needs was not given."""
     needs = {"training_step": [NANOGPT], "time_to_loss": [NANOGPT, SHAKESPEARE], "word_vectors": [CORPUS],
-             "speculative": [TARGET, DRAFT], "first_token": [WORKDIR], "load": [WORKDIR]}.get(name, [])
+             "speculative": [TARGET, DRAFT]}.get(name, [])
     missing = [f"--{flag.name}" for flag in needs if flag.value is None]
     if missing:
         print(f"{name}: skipped, needs {' and '.join(missing)}", file=sys.stderr)
@@ -108,8 +107,7 @@ def _arguments(name: str) -> tuple[Any, ...]:
         "accelerator": (NANOGPT.value,),
         "quantization": (WORKDIR.value,),
         "speculative": (TARGET.value, DRAFT.value),
-        "first_token": (WORKDIR.value,),
-        "load": (WORKDIR.value, SECONDS.value),
+        "load": (SECONDS.value,),
     }.get(name, ())
 
 

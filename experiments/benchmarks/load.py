@@ -12,7 +12,7 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.serving import random_run, serving
+from benchmarks.first_token import random_run, serving
 
 _DISCONNECTING, _WRONG = 0.2, 0.1
 _REQUESTS = 48
