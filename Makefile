@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 JOBS ?= 2
 
-.PHONY: setup quickstart test test-all bench lint clean
+.PHONY: setup quickstart serve test test-all bench lint clean
 
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
@@ -13,6 +13,13 @@ $(VENV)/.ready: pyproject.toml
 	@echo "setting up $(VENV) (a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
+
+$(VENV)/.ready-serve: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[serve]'
+	@touch $@
+
+serve: $(VENV)/.ready-serve
+	$(BIN)/python experiments/serve.py --workdir=$(RUN)
 
 # The tests' oracles (PyTorch, transformers) are not needed to use the project.
 $(VENV)/.ready-test: $(VENV)/.ready tests/constraints.txt
