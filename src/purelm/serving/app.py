@@ -46,6 +46,7 @@ def make_app(served: Served) -> Starlette:
     middleware.append(Middleware(Guard, served=served, routes=frozenset(route.path for route in routes)))
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={
         ApiError: _api_error, UserError: _user_error, HTTPException: _http_error, Exception: _unknown_error})
+    app.router.redirect_slashes = False  # To where the client's Host header says, and not as an error of the API.
     app.state.served = served
     return app
 

@@ -9,19 +9,24 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from starlette.requests import Request as HttpRequest
+
 from purelm.errors import UserError
 from purelm.inference.automata import TokenAutomaton
 from purelm.inference.engine.request import Request
 from purelm.inference.sampling import Sampler, check_ids
 from purelm.serving import body as fields
-from purelm.serving.body import Check
-from purelm.serving.errors import wrong
+from purelm.serving.automata import Kind
+from purelm.serving.beside import compute
+from purelm.serving.body import Check, naming
+from purelm.serving.errors import ApiError, wrong
 from purelm.serving.models_route import check_model
 from purelm.serving.served import Served
 
 _MOST_STOPS = 16
 _MOST_BIASES = 300
 _LONGEST_PATTERN = 16 * 1024
+_LONGEST_STOPS = 4096
 
 # Fields of OpenAI's clients that change no answer here.
 NO_OPS: dict[str, tuple[Any, ...] | None] = {
@@ -64,11 +69,12 @@ def shared_checks(served: Served) -> dict[str, Check]:
         "return_token_ids": fields.boolean}
 
 
-async def understand(served: Served, found: Mapping[str, Any], *, alternatives: int | None, default_tokens: int,
+async def understand(request: HttpRequest, found: Mapping[str, Any], *, alternatives: int | None, default_tokens: int,
                      own_stops: Sequence[str] = ()) -> Asked:
     """The shared fields, as `shared_checks` made them.
 
     Args:
+      request: whose they are.
       found: fields that were given.
       alternatives: as of Request.
       default_tokens: where max_tokens is not given.
@@ -76,6 +82,7 @@ async def understand(served: Served, found: Mapping[str, Any], *, alternatives: 
 
     Raises ApiError for a wrong model or value.
     """
+    served: Served = request.app.state.served
     if "model" in found:
         check_model(served, found["model"])
     stream = found.get("stream", False)
@@ -90,8 +97,12 @@ async def understand(served: Served, found: Mapping[str, Any], *, alternatives: 
         kind = "regex" if "regex" in found else "json_schema"
         if len(found[kind]) > _LONGEST_PATTERN:
             raise wrong(kind, f"is longer than {_LONGEST_PATTERN} characters", code="invalid_value")
-        constraint = await _made(kind, served.automata.constraint, kind, found[kind])
-    stop = await _made("stop", served.automata.stop, stops) if stops else None
+        constraint = await _constraint(request, kind, found[kind])
+    stop = None
+    if stops:
+        if sum(map(len, stops)) > _LONGEST_STOPS:
+            raise wrong("stop", f"has more than {_LONGEST_STOPS} characters together", code="invalid_value")
+        stop = await asyncio.to_thread(naming, "stop", lambda: served.automata.get("stop", stops))
     return Asked(
         n=found.get("n", 1), max_new_tokens=found.get("max_tokens", min(default_tokens, served.limits.new_tokens)),
         sampler=sampler, seed=found.get("seed", secrets.randbelow(2**31)), stops=stops, stop=stop,
@@ -132,12 +143,16 @@ def _sampler(served: Served, found: Mapping[str, Any]) -> Sampler:
     return sampler
 
 
-async def _made(param: str, make: Any, *arguments: Any) -> Any:
-    """`make(*arguments)` in a thread, as it may take a while; its UserError is about the field `param`."""
-    try:
-        return await asyncio.to_thread(make, *arguments)
-    except UserError as error:
-        raise wrong(param, str(error), code="invalid_value") from error
+async def _constraint(request: HttpRequest, kind: Kind, text: str) -> TokenAutomaton:
+    """Compiled, if it is not kept, when its turn comes: that may take seconds, which others do not wait for."""
+    served: Served = request.app.state.served
+    found = served.automata.kept(kind, text)
+    if found is None:
+        found = await compute(request, lambda: naming(kind, lambda: served.automata.get(kind, text)),
+                              turn=served.compiling)
+    if found is None:
+        raise ApiError(400, "the client went away")
+    return found
 
 
 def _logit_bias(value: Any, name: str) -> tuple[tuple[int, float], ...]:

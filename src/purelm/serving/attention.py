@@ -39,7 +39,8 @@ async def attention(request: Request) -> Response:
     ids = _ids(served, found)
     layer = found.get("layer", model.num_layers - 1)
     head = found.get("head", "mean")
-    weights_NTT = await compute(request, lambda: layer_weights(model, served.params, ids, layer))
+    weights_NTT = await compute(request, lambda: layer_weights(model, served.params, ids, layer),
+                                turn=served.working)
     if weights_NTT is None:
         return Response(status_code=499)
     weights_TT = weights_NTT.mean(0) if head == "mean" else weights_NTT[head]

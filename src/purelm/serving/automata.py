@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import collections
 import threading
+from typing import Literal
 
 from purelm.data import Tokenizer
 from purelm.inference.automata import TokenAutomaton
 
+Kind = Literal["stop", "regex", "json_schema"]
 _KEPT = 64
 
 
@@ -19,26 +21,34 @@ class Automata:
         self.token_bytes: list[bytes] = [*tokenizer.token_bytes, *(b"" for _ in marks)]
         end = [tokenizer.end_of_text_id] if tokenizer.end_of_text else []
         self._options = {"special_ids": frozenset([*end, *marks]), "separator": tokenizer.separator}
-        self._compiling = threading.Lock()  # One at a time: a constraint may take seconds and much memory.
-        self._constraint = functools.lru_cache(maxsize=_KEPT)(self._compile)
-        self._stop = functools.lru_cache(maxsize=_KEPT)(self._compile_stop)
+        self._lock = threading.Lock()
+        self._found: collections.OrderedDict[tuple[Kind, str | tuple[str, ...]], TokenAutomaton] = (
+            collections.OrderedDict())
 
-    def stop(self, stops: tuple[str, ...]) -> TokenAutomaton:
-        """Of stop strings."""
-        return self._stop(stops)
+    def kept(self, kind: Kind, wanted: str | tuple[str, ...]) -> TokenAutomaton | None:
+        """As `get`, but None where it would have to be compiled."""
+        with self._lock:
+            if (kind, wanted) not in self._found:
+                return None
+            self._found.move_to_end((kind, wanted))
+            return self._found[kind, wanted]
 
-    def constraint(self, kind: str, text: str) -> TokenAutomaton:
-        """Of a "regex" or a "json_schema"; raises UserError for one that cannot be read."""
-        with self._compiling:
-            return self._constraint(kind, text)
+    def get(self, kind: Kind, wanted: str | tuple[str, ...]) -> TokenAutomaton:
+        """Of stop strings, a regular expression or a JSON schema's text; UserError for one that cannot be read.
 
-    def _compile_stop(self, stops: tuple[str, ...]) -> TokenAutomaton:
-        from purelm.inference.automata import stop_strings
+        A constraint may take seconds and much memory.
+        """
+        found = self.kept(kind, wanted)
+        if found is None:
+            found = self._compile(kind, wanted)
+            with self._lock:
+                self._found[kind, wanted] = found
+                if len(self._found) > _KEPT:
+                    self._found.popitem(last=False)
+        return found
 
-        return stop_strings(self.token_bytes, stops, **self._options)
+    def _compile(self, kind: Kind, wanted: str | tuple[str, ...]) -> TokenAutomaton:
+        from purelm.inference.automata import json_schema, regex, stop_strings
 
-    def _compile(self, kind: str, text: str) -> TokenAutomaton:
-        from purelm.inference.automata import json_schema, regex
-
-        make = regex if kind == "regex" else json_schema
-        return make(self.token_bytes, text, **self._options)
+        make = {"stop": stop_strings, "regex": regex, "json_schema": json_schema}[kind]
+        return make(self.token_bytes, wanted, **self._options)

@@ -1,4 +1,4 @@
-"""Work beside the engine: in a thread, one at a time, within the limits of waiting and time."""
+"""Work beside the engine: in a thread, one of a kind at a time, within the limits of waiting and time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from purelm.serving.served import Served
 _Result = TypeVar("_Result")
 
 
-async def compute(request: Request, work: Callable[[], _Result]) -> _Result | None:
-    """What `work` gives; None where the client went away first.
+async def compute(request: Request, work: Callable[[], _Result], *, turn: asyncio.Lock) -> _Result | None:
+    """What `work` gives, done when it has the `turn`; None where the client went away first.
 
     Raises ApiError 429 where too many wait, 503 where the server stops, 504 where the time is over.
     """
@@ -27,7 +27,7 @@ async def compute(request: Request, work: Callable[[], _Result]) -> _Result | No
     served.waiting += 1
     try:
         async with asyncio.timeout(served.limits.seconds):
-            return await run_unless_gone(_unless_ending(served, _in_turn(served, work)), request.receive)
+            return await run_unless_gone(_unless_ending(served, _in_turn(turn, work)), request.receive)
     except TimeoutError as error:
         raise ApiError(504, "the answer was not finished within the time that a request may take",
                        code="deadline") from error
@@ -48,11 +48,11 @@ async def _unless_ending(served: Served, work: Any) -> Any:
         await asyncio.gather(working, ending, return_exceptions=True)
 
 
-async def _in_turn(served: Served, work: Callable[[], _Result]) -> _Result:
-    await served.working.acquire()
+async def _in_turn(turn: asyncio.Lock, work: Callable[[], _Result]) -> _Result:
+    await turn.acquire()
     # Released when the thread is done, as it cannot be stopped where nobody waits for it any more.
     running = in_thread(work)
-    running.add_done_callback(lambda done: (served.working.release(), done.exception()))
+    running.add_done_callback(lambda done: (turn.release(), done.exception()))
     return await asyncio.shield(running)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from purelm.serving.served import Limits
 Check = Callable[[Any, str], Any]
 # A body that is too long is read on so far, so that the client has sent it and listens to the answer.
 _READ_ON = 2**24
+_MOST_LEVELS = 200
 
 
 async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
@@ -40,6 +40,8 @@ async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
         raise wrong(None, f"the body is not JSON: {error}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise wrong(None, f"the body is {kind_of(value)}; it must be a JSON object", code="invalid_json")
+    if _is_deep(value):
+        raise wrong(None, f"the body has more than {_MOST_LEVELS} levels of lists and objects", code="invalid_json")
     return value
 
 
@@ -57,6 +59,15 @@ async def _read(request: Request, most: int) -> bytes:
     if size > most:
         raise ApiError(413, f"the body is longer than {most // 1024} KiB", code="body_too_large")
     return b"".join(parts)
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie inside each other so deep that writing them again could go too deep."""
+    level, depth = [value], 0
+    while level and depth <= _MOST_LEVELS:
+        level, depth = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)
+                        if isinstance(inner, dict | list)], depth + 1
+    return depth > _MOST_LEVELS
 
 
 def _no_constant(name: str) -> Any:
@@ -112,7 +123,7 @@ def shown(value: Any) -> str:
 def number(low: float, high: float) -> Check:
     """A number from low to high."""
     def check(value: Any, name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong(name, f"is {kind_of(value)}; it must be a number from {low:g} to {high:g}", code="invalid_type")
         if not low <= value <= high:
             raise wrong(name, f"is {shown(value)}; it must be from {low:g} to {high:g}", code="invalid_value")

@@ -44,7 +44,7 @@ async def chat(request: Request) -> Response:
         refused=_REFUSED, accepted=_NO_OPS)
     if "messages" not in found:
         raise wrong("messages", "is missing", code="missing_field")
-    asked = await understand(served, _renamed(found), alternatives=_alternatives(found),
+    asked = await understand(request, _renamed(found), alternatives=_alternatives(found),
                              default_tokens=_default_tokens(served), own_stops=stops_of(served))
     ids = await asyncio.to_thread(naming, "messages", lambda: prompt_of(served, found["messages"],
                                                                        asked.max_new_tokens))

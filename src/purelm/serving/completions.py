@@ -34,7 +34,7 @@ async def completions(request: Request) -> Response:
         "best_of": fields.integer(1, served.limits.choices)}, refused=_REFUSED, accepted=NO_OPS)
     if "prompt" not in found:
         raise wrong("prompt", "is missing", code="missing_field")
-    asked = await understand(served, found, alternatives=found.get("logprobs"),
+    asked = await understand(request, found, alternatives=found.get("logprobs"),
                              default_tokens=_DEFAULT_TOKENS)
     if found.get("best_of", asked.n) != asked.n:
         raise wrong("best_of", f"is {found['best_of']}; only n ({asked.n}) is served", code="unsupported_value")

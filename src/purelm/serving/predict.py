@@ -31,12 +31,12 @@ async def predict(request: Request) -> Response:
     if len(rows) > served.limits.rows:
         raise wrong("input", f"has {len(rows)} rows; {served.limits.rows} at most", code="invalid_value")
     examples = naming("input", lambda: examples_of(served.config, rows))
-    answers = await compute(request, lambda: naming("input", lambda: answer_rows(served.run, examples)))
-    if answers is None:
+    found = await compute(request, lambda: naming("input", lambda: (answer_rows(served.run, examples),
+                                                                    _count_tokens(served, rows))), turn=served.working)
+    if found is None:
         return Response(status_code=499)
+    answers, tokens = found
     served.metrics.predicted.inc(len(rows))
-    tokens = sum(len(ids) for ids in served.run.tokenizer.encode_batch(
-        [text for row in rows for text in ([row] if isinstance(row, str) else _texts(row))]))
     return JSONResponse({"object": "list", "model": served.name,
                          "data": [{"index": index, **answer} for index, answer in enumerate(answers)],
                          "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
@@ -58,5 +58,7 @@ def _rows(value: Any, name: str) -> list[Any]:
     return value
 
 
-def _texts(row: dict[str, Any]) -> list[str]:
-    return [value for value in row.values() if isinstance(value, str)]
+def _count_tokens(served: Served, rows: list[Any]) -> int:
+    texts = [text for row in rows for text in ([row] if isinstance(row, str) else row.values())
+             if isinstance(text, str)]
+    return sum(map(len, served.run.tokenizer.encode_batch(texts)))

@@ -56,8 +56,8 @@ class Served:
 
     name: of the model. engine: what writes, started; None where the run does not write token by token. params: on the
     device, shared with the engine. vocabulary_size: ids that may be drawn or given. automata: of stop strings and
-    constraints. metrics: what is counted. working: held by what computes beside the engine, one at a time, for which
-    `waiting` requests wait. stopping: set once, when the server begins to stop; ending: when the time is over that it
+    constraints. metrics: what is counted. working, compiling: held by what computes with the model beside the engine,
+    and by what makes constraints, one at a time of each, for which `waiting` requests wait. stopping: set once, when the server begins to stop; ending: when the time is over that it
     gives to what runs.
     """
 
@@ -74,6 +74,7 @@ class Served:
     cors_origin: str | None = None
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
     working: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    compiling: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     waiting: int = 0
     stopping: bool = False
     ending: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)

@@ -95,7 +95,7 @@ class Session:
         self._ticket = self._engine.submit(Request(
             prompt_ids=tuple(encode_prompt(tokenizer, text).tolist()), max_new_tokens=settings.max_new_tokens,
             sampler=settings.sampler, seed=settings.seed, index=self._index, stop_id=tokenizer.end_of_text_id,
-            stop=self._automata.stop(settings.stop) if settings.stop else None), events.append)
+            stop=self._automata.get("stop", settings.stop) if settings.stop else None), events.append)
         while reason is None:
             self._engine.step()
             while events:
