@@ -14,8 +14,8 @@ Write text with a run's language model, on from a prompt. (predict.py translates
   python experiments/generate.py --workdir=runs/a --interactive                            line by line
   python experiments/generate.py --workdir=runs/a --prompt_ids=0,1,2 --print_ids
   python experiments/generate.py --workdir=runs/a --prompt="A: " --regex="[0-9]+" --log_probabilities=3
-  python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --beam_size=4 --length_penalty=0.6 --num_samples=2
-  python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --contrastive_alpha=0.6 --top_k=4
+  python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --beam_size=4 --num_samples=2
+  python experiments/generate.py --workdir=runs/a --prompt="ROMEO:" --contrastive_alpha=0.6
 """
 
 # Tasks whose model may be a decoder, but which give an answer, not a continuation.
@@ -48,17 +48,17 @@ flags.DEFINE_float("repetition_penalty", None, "above 1 against what the text ha
 flags.DEFINE_float("frequency_penalty", None, "taken off a token's logit each time that the answer has it")
 flags.DEFINE_float("presence_penalty", None, "taken off the logit of a token that the answer has")
 flags.DEFINE_integer("beam_size", None, "search with so many hypotheses in place of drawing", lower_bound=1)
-flags.DEFINE_float("length_penalty", None, "alpha of a beam (Wu et al. 2016); 0 compares by probability alone")
+flags.DEFINE_float("length_penalty", None, "alpha of a beam (Wu et al. 2016); 0.6 if not given")
 flags.DEFINE_integer("beam_groups", None, "groups of a diverse beam, which divide --beam_size", lower_bound=1)
 flags.DEFINE_float("diversity_penalty", None, "nats for a token that a group before takes too", lower_bound=0.0)
-flags.DEFINE_float("contrastive_alpha", None, "contrastive search among --top_k tokens (Su et al. 2022); 0 is greedy")
+flags.DEFINE_float("contrastive_alpha", None, "contrastive search (Su et al. 2022) among --top_k, or 4, tokens")
 flags.DEFINE_string("regex", None, "what the whole answer matches")
 flags.DEFINE_integer("log_probabilities", None, "print each token's probability and the so many likeliest beside it",
                      lower_bound=0)
 flags.DEFINE_enum("cache", None, ["full", "rolling", "int8"], "keys and values: all, the attention window's, or 8-bit")
 flags.DEFINE_integer("lookup", None, "guess so many tokens ahead from the text itself; the text is the same",
                      lower_bound=1)
-flags.DEFINE_integer("num_drafted", None, "tokens that --draft guesses ahead, such as 4", lower_bound=1)
+flags.DEFINE_integer("num_drafted", None, "tokens that --draft guesses ahead; 5 if not given", lower_bound=1)
 AS_THEY_ARE = (
     "max_new_tokens", "min_new_tokens", "num_samples", "seed", "temperature", "top_k", "top_p", "min_p",
     "repetition_penalty", "frequency_penalty", "presence_penalty", "beam_size", "length_penalty", "beam_groups",

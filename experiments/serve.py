@@ -62,7 +62,8 @@ def main() -> None:
           flush=True)
     Server(served).run(sockets=[listening])
     say("stopped")
-    if served.working.locked() or served.compiling.locked():  # A thread that computes cannot be stopped, and would not let the process end.
+    # A thread that computes cannot be stopped, and would not let the process end.
+    if served.working.locked() or served.compiling.locked():
         sys.stdout.flush()
         os._exit(0)
 

@@ -13,7 +13,7 @@ import pytest
 from purelm.config import ModelConfig
 from purelm.data.tokenizers import ByteTokenizer
 from purelm.errors import UserError
-from purelm.inference import encode_prompt, sample_text
+from purelm.inference import encode_prompt, sample_text, writing
 from purelm.inference.decode import Reason
 from purelm.inference.sampling import Sampler
 from purelm.inference.speculative import ModelDraft
@@ -78,6 +78,27 @@ def test_a_draft_changes_nothing(params):
     assert greedy.text == drafted.text
 
 
+@pytest.mark.parametrize("without, given", [
+    ({"beam_size": 3}, {"length_penalty": 0.6}),
+    ({"contrastive_alpha": 0.6}, {"top_k": 4}),
+    ({"draft": "itself", "temperature": 0.0}, {"num_drafted": 5})], ids=("beam", "contrastive", "draft"))
+def test_what_belongs_to_a_way_of_writing_has_a_value(params, monkeypatch, without, given):
+    """Reddens with another value, or none."""
+    def asked(wish):
+        told = {}
+        for name in ("search_prompts", "contrastive_search", "generate_speculative"):
+            monkeypatch.setattr(writing, name, lambda *_, **options: told.update(options))
+        with pytest.raises((TypeError, AttributeError)):  # Nothing was written.
+            texts(params, wish)
+        return told
+
+    if "draft" in without:
+        without = {**without, "draft": ModelDraft(CONFIG, params)}
+    told, expected = (asked(dataclasses.replace(WISH, **fields)) for fields in (without, {**without, **given}))
+    (name, value), = given.items()
+    assert told[name] == expected[name] == value
+
+
 def test_constraints(params):
     pytest.importorskip("outlines_core")
     one, = texts(params, dataclasses.replace(WISH, regex="[0-4]{3}"))
@@ -89,11 +110,10 @@ def test_constraints(params):
 
 @pytest.mark.parametrize("fields, words", [
     ({"beam_size": 2, "length_penalty": 0.0, "top_k": 3}, "--top_k does not go with --beam_size"),
-    ({"beam_size": 2}, "needs --length_penalty"),
+    ({"length_penalty": 0.0}, "no effect without --beam_size"),
     ({"beam_size": 4, "length_penalty": 0.0, "beam_groups": 2}, "needs --diversity_penalty"),
     ({"beam_groups": 2}, "no effect without --beam_size"),
     ({"diversity_penalty": 0.5}, "no effect without --beam_groups"),
-    ({"contrastive_alpha": 0.6}, "needs --top_k"),
     ({"contrastive_alpha": 0.6, "top_k": 4, "regex": "a"}, "--regex does not go with --contrastive_alpha"),
     ({"contrastive_alpha": 0.6, "top_k": 4, "num_samples": 2}, "all would be the same"),
     ({"lookup": 3, "stop": ("a",)}, "--stop does not go with --lookup"),

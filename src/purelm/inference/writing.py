@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from purelm.config import ModelConfig
+from purelm.config import DecodingConfig, ModelConfig
 from purelm.errors import UserError
 from purelm.inference.automata import TokenAutomaton, cut_at_stop, json_schema, regex, stop_strings
 from purelm.inference.beam_search import search_prompts
@@ -31,7 +31,8 @@ class Wish:
     """What is asked of a text, by the names of generate.py's flags; what is None or () was not asked for.
 
     num_samples: texts; of a beam, the best so many. num_drafted, and one of lookup (from the text itself) and draft (a
-    model's config and parameters): speculative decoding. json_schema: its text.
+    model's config and parameters): speculative decoding. json_schema: its text. What belongs to a beam, to contrastive
+    search or to a draft has a value where it was not given.
     """
 
     max_new_tokens: int
@@ -86,6 +87,10 @@ _WITHOUT = {
 }
 _ONLY_WITH = {"beam_groups": "beam_size", "diversity_penalty": "beam_groups", "length_penalty": "beam_size",
               "num_drafted": "draft"}
+# Beside each way of writing a flag that has a value where it was not given: config.decoding's of a beam, the usual
+# number of candidates since Su et al. (2022), and of tokens that a small draft guesses ahead.
+_VALUES = {"beam_size": ("length_penalty", DecodingConfig().length_penalty), "contrastive_alpha": ("top_k", 4),
+           "draft": ("num_drafted", 5)}
 
 
 class Token(NamedTuple):
@@ -119,15 +124,8 @@ def check_wish(wish: Wish) -> None:
     for name, needed in _ONLY_WITH.items():
         if asked(name) and not asked(needed):
             raise UserError(f"--{name} has no effect without --{needed}; give that too")
-    for name in ("diversity_penalty", "num_drafted"):
-        needed = _ONLY_WITH[name]
-        if asked(needed) and not asked(name):
-            raise UserError(f"--{needed} needs --{name}; give it, such as --{name}={4 if needed == 'draft' else 0.5}")
-    if asked("beam_size") and not asked("length_penalty"):
-        raise UserError("--beam_size needs --length_penalty, the exponent of a text's length; 0 compares by "
-                        "probability alone")
-    if asked("contrastive_alpha") and not asked("top_k"):
-        raise UserError("--contrastive_alpha needs --top_k, the candidates of a token; give it, such as --top_k=4")
+    if asked("beam_groups") and not asked("diversity_penalty"):
+        raise UserError("--beam_groups needs --diversity_penalty; give it, such as --diversity_penalty=0.5")
     if asked("regex") and asked("json_schema"):
         raise UserError("--regex and --json_schema are both given; give one")
     if wish.temperature == 0:
@@ -143,6 +141,7 @@ def write(config: ModelConfig, params: Any, tokenizer: Tokenizer, prompt_ids_T: 
           wish: Wish) -> list[Written]:
     """num_samples texts that begin with the prompt. Raises UserError as `check_wish` and the ways of writing."""
     check_wish(wish)
+    wish = _completed(wish)
     stop, constraint = automata_of(tokenizer, wish)
     shared = {"max_new_tokens": wish.max_new_tokens, "stop_id": tokenizer.end_of_text_id,
               "vocabulary_size": tokenizer.vocabulary_size}
@@ -177,6 +176,13 @@ def automata_of(tokenizer: Tokenizer, wish: Wish) -> tuple[TokenAutomaton | None
     if wish.json_schema is not None:
         return stop, json_schema(token_bytes, wish.json_schema, **options)
     return stop, None
+
+
+def _completed(wish: Wish) -> Wish:
+    """With the values of what was not given beside what it belongs to."""
+    return dataclasses.replace(wish, **{
+        name: value for way, (name, value) in _VALUES.items()
+        if getattr(wish, way) is not None and getattr(wish, name) is None})
 
 
 def _number(wish: Wish) -> int:
