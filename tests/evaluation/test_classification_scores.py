@@ -70,6 +70,14 @@ def test_predictions_come_back_in_order_whatever_the_batch(run):
     assert len({prediction["probability"] for prediction in together}) == len(texts) and lines[-1].endswith("5 of 5")
 
 
+def test_the_program_is_kept(run, monkeypatch):
+    # Reddens where each call compiles one of its own, which a server answers by.
+    examples = [classification.example_of_text(run.config, "abc")]
+    found = classification.predict(run, examples, batch_size=1)
+    monkeypatch.delattr(task, "logits_of")
+    assert classification.predict(run, examples, batch_size=1) == found
+
+
 def test_attention_weights_by_name(run):
     example = classification.example_of_text(run.config, "abc")
     [prediction] = classification.predict(run, [example], batch_size=1, explain=True)

@@ -64,6 +64,13 @@ def test_every_question_gets_a_span_of_its_paragraph(run):
         assert one["answer"] == other["answer"] and one["probability"] == pytest.approx(other["probability"], rel=1e-3)
 
 
+def test_the_program_is_kept(run, monkeypatch):
+    # Reddens where each call compiles one of its own, which a server answers by.
+    found = extractive_qa.predict(run, EXAMPLES, batch_size=3)
+    monkeypatch.delattr(task, "logits_of")
+    assert extractive_qa.predict(run, EXAMPLES, batch_size=3) == found
+
+
 def test_one_token_of_text_has_all_the_probability(run):
     one = [{**EXAMPLES[0], "context": "x"}]
     assert extractive_qa.predict(run, one, batch_size=2)[0] == {
@@ -77,6 +84,7 @@ def test_a_span_is_found_in_a_later_window(run, monkeypatch):
         return jax.numpy.stack([9.0 * (batch["tokens"] == ord(letter)) for letter in "Cs"], 1)
 
     monkeypatch.setattr(task, "logits_of", logits_of)
+    monkeypatch.setattr(extractive_qa, "_program", extractive_qa._program.__wrapped__)  # Not kept for other tests.
     context = "x" * 100 + "Charles" + "y" * 40
     found = extractive_qa.predict(run, [{**EXAMPLES[0], "context": context}], batch_size=2)[0]
     assert found["answer"] == "Charles" and found["start"] == 100 and found["probability"] > 0.9

@@ -14,6 +14,7 @@ without which the shortest sentence would mostly win.
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,11 +75,7 @@ def candidates_of(config: Config, example: Mapping[str, Any]) -> dict[str, Any]:
 def sentence_log_probabilities(config: Config, params: Any, records: Sequence[task.Record], *, batch_size: int,
                                progress: Callable[[str], None] | None = None) -> np.ndarray:
     """Nats, float64 [records], of each record's target given its source: sums over its tokens, its end included."""
-    @jax.jit
-    def compute(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-        statistics = task.target_statistics(config, params, batch, None)
-        return jnp.sum((statistics.target - statistics.logsumexp) * batch["weights"], axis=1)
-
+    compute = _program(config)
     found, done, tenth = np.zeros(len(records)), 0, max(len(records) // 10, 1)
     for members, batch in in_batches(config, task.make_recipe(config), records, batch_size):
         found[members] = np.asarray(compute(params, batch))[:len(members)]
@@ -89,6 +86,17 @@ def sentence_log_probabilities(config: Config, params: Any, records: Sequence[ta
         raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
                         "take an earlier checkpoint")
     return found
+
+
+@functools.lru_cache(maxsize=4)
+def _program(config: Config) -> Callable[[Any, Any], jax.Array]:
+    """Nats of the targets of (params, batch), compiled."""
+    @jax.jit
+    def compute(params, batch):
+        statistics = task.target_statistics(config, params, batch, None)
+        return jnp.sum((statistics.target - statistics.logsumexp) * batch["weights"], axis=1)
+
+    return compute
 
 
 def _choose(config: Config, sentences: Sequence[str], records: Sequence[task.Record],

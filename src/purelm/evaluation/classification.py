@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from purelm.config import Config
@@ -44,19 +46,22 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     Returns:
       `label` and its `probability`, and `probabilities` by label, the largest first and five at most.
     """
-    import jax
+    params, compute = jax.device_put(run.params), _program(run.config, len(run.labels), explain)
+    rows = answers(run.config, task.RECIPE, run.tokenizer, run.labels, examples, lambda batch: compute(params, batch),
+                   batch_size=batch_size, progress=progress)
+    return [_prediction(run, record, outputs) for record, outputs in rows]
 
-    config, params = run.config, jax.device_put(run.params)
 
+@functools.lru_cache(maxsize=4)
+def _program(config: Config, num_labels: int, explain: bool) -> Callable[[Any, Any], dict[str, jax.Array]]:
+    """Probabilities, and the weights where they are explained, of (params, batch), compiled."""
     @jax.jit
     def compute(params, batch):
         logits_BC, weights_BT = task.logits_of(config, params, batch)
-        outputs = {"probabilities": jax.nn.softmax(logits_BC[:, :len(run.labels)])}
+        outputs = {"probabilities": jax.nn.softmax(logits_BC[:, :num_labels])}
         return outputs | ({"weights": weights_BT} if explain and weights_BT is not None else {})
 
-    rows = answers(config, task.RECIPE, run.tokenizer, run.labels, examples, lambda batch: compute(params, batch),
-                   batch_size=batch_size, progress=progress)
-    return [_prediction(run, record, outputs) for record, outputs in rows]
+    return compute
 
 
 def _prediction(run: LoadedRun, record: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from purelm.config import Config
@@ -50,10 +52,8 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     Returns:
       `id`, `answer`, `probability`, and `start` and `end`, characters of the paragraph.
     """
-    import jax
-
     config, params = run.config, jax.device_put(run.params)
-    compute = jax.jit(lambda params, batch: jax.nn.log_softmax(task.logits_of(config, params, batch)))
+    compute = _program(config)
     encoded = task.encode_windows(config, run.tokenizer, examples)
     windows = [(number, window) for number, (found, _) in enumerate(encoded) for window in found]
     records = [window.record for _, window in windows]
@@ -77,6 +77,12 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
 def _paragraph(record: Mapping[str, Any]) -> tuple[int, int]:
     """[first, last) of the record's paragraph tokens."""
     return record["begin"], len(record["tokens"]) - 1
+
+
+@functools.lru_cache(maxsize=4)
+def _program(config: Config) -> Callable[[Any, Any], jax.Array]:
+    """Log-probabilities of starts and ends of (params, batch), compiled."""
+    return jax.jit(lambda params, batch: jax.nn.log_softmax(task.logits_of(config, params, batch)))
 
 
 def best_spans(log_B2T: np.ndarray, paragraphs: Sequence[tuple[int, int]], longest: int) -> list[Span]:

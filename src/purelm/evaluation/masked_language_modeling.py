@@ -5,10 +5,12 @@ What a split is judged by is the loss of its hidden tokens, which needs no answe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from purelm.config import Config
@@ -85,18 +87,22 @@ def _text_places(run: LoadedRun, row: np.ndarray) -> np.ndarray:
     return np.arange(int(run.config.data.end_of_text), len(row))
 
 
-def _log_probabilities(run: LoadedRun, queries: Sequence[tuple[np.ndarray, int]], batch_size: int,
-                       progress: Progress | None) -> list[np.ndarray]:
-    """Of each (row, place): log-probabilities [base_size] of the tokens that stand for text."""
-    import jax
-
-    config, params, size = run.config, jax.device_put(run.params), run.tokenizer.base_size
-
+@functools.lru_cache(maxsize=4)
+def _program(config: Config, base_size: int) -> Callable[[Any, Any], jax.Array]:
+    """Log-probabilities [B, base_size] at the one place of each row of (params, batch), compiled."""
     @jax.jit
     def compute(params, batch):
         x_B1D = task.features_of(config, params, batch, None)
-        return jax.nn.log_softmax(head_logits_of(config, params, x_B1D)[:, 0, :size])
+        return jax.nn.log_softmax(head_logits_of(config, params, x_B1D)[:, 0, :base_size])
 
+    return compute
+
+
+def _log_probabilities(run: LoadedRun, queries: Sequence[tuple[np.ndarray, int]], batch_size: int,
+                       progress: Progress | None) -> list[np.ndarray]:
+    """Of each (row, place): log-probabilities [base_size] of the tokens that stand for text."""
+    config, params = run.config, jax.device_put(run.params)
+    compute = _program(config, run.tokenizer.base_size)
     order = sorted(range(len(queries)), key=lambda number: -len(queries[number][0]))
     found: list[Any] = [None] * len(queries)
     for start in range(0, len(order), batch_size):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from purelm.config import Config
@@ -43,18 +45,21 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
       `tokens`; `tags`, one a token, "O" with probability 0 where the context had no room for it; `probabilities` of
       those; `entities` of the tags (see `entities_of`).
     """
-    import jax
-
-    config, params = run.config, jax.device_put(run.params)
-
-    @jax.jit
-    def compute(params, batch):
-        logits_BTC = task.logits_of(config, params, batch)[..., :len(run.labels)]
-        return logits_BTC.argmax(-1), jax.nn.softmax(logits_BTC).max(-1)
-
-    rows = answers(config, task.RECIPE, run.tokenizer, run.labels, examples, lambda batch: compute(params, batch),
+    params, compute = jax.device_put(run.params), _program(run.config, len(run.labels))
+    rows = answers(run.config, task.RECIPE, run.tokenizer, run.labels, examples, lambda batch: compute(params, batch),
                    batch_size=batch_size, progress=progress)
     return [_prediction(run, example, record, *outputs) for example, (record, outputs) in zip(examples, rows)]
+
+
+@functools.lru_cache(maxsize=4)
+def _program(config: Config, num_labels: int) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+    """The tags and their probabilities of (params, batch), compiled."""
+    @jax.jit
+    def compute(params, batch):
+        logits_BTC = task.logits_of(config, params, batch)[..., :num_labels]
+        return logits_BTC.argmax(-1), jax.nn.softmax(logits_BTC).max(-1)
+
+    return compute
 
 
 def _prediction(run: LoadedRun, example: Mapping[str, Any], record: Mapping[str, np.ndarray], answer_T: np.ndarray,
