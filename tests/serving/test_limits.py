@@ -1,5 +1,6 @@
 """What keeps one client from taking the server away from the others."""
 
+import concurrent.futures
 import dataclasses
 import json
 import socket
@@ -144,3 +145,26 @@ def test_many_at_once_get_what_each_gets_alone(client, server):
     for thread in threads:
         thread.join()
     assert found == alone
+
+
+def test_slow_constraints_keep_nobody_else_waiting(http, server, monkeypatch):
+    """Reddens when they are compiled by the threads that others need: as many wait here as there can be of those."""
+    automata, released = server.served.automata, threading.Event()
+    compile_now = automata._compile
+
+    def compile_later(kind, wanted):
+        assert kind != "regex" or released.wait(30)
+        return compile_now(kind, wanted)
+
+    monkeypatch.setattr(automata, "_compile", compile_later)
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        asked = [pool.submit(http.post, "/v1/completions", json={"prompt": "x", "max_tokens": 8, "regex": f"a{number}"})
+                 for number in range(32)]
+        try:
+            wait_until(lambda: server.served.waiting == 32)
+            others = http.post("/v1/completions", json={"prompt": "x", "max_tokens": 1, "stop": "other"}, timeout=10)
+            assert others.status_code == 200
+        finally:
+            released.set()
+        assert [one.result().json()["choices"][0]["text"] for one in asked] == [f"a{number}" for number in range(32)]
+    wait_until(lambda: not server.served.waiting)

@@ -57,8 +57,8 @@ class Served:
     name: of the model. engine: what writes, started; None where the run does not write token by token. params: on the
     device, shared with the engine. vocabulary_size: ids that may be drawn or given. automata: of stop strings and
     constraints. metrics: what is counted. working, compiling: held by what computes with the model beside the engine,
-    and by what makes constraints, one at a time of each, for which `waiting` requests wait. stopping: set once, when the server begins to stop; ending: when the time is over that it
-    gives to what runs.
+    and by what makes constraints, one at a time of each, for which `waiting` requests wait. stopping: set once, when
+    the server begins to stop; ending: when the time is over that it gives to what runs.
     """
 
     name: str
