@@ -90,6 +90,8 @@ def test_log_probabilities_of_both_routes(client):
     streaming = client.completions.create(model="tiny", prompt="x", max_tokens=8, seed=2, logprobs=3, stream=True)
     pieces = [choice.logprobs for part in streaming for choice in part.choices if choice.logprobs]
     assert sum((piece.token_logprobs for piece in pieces), []) == found.token_logprobs
+    empty = client.completions.create(model="tiny", prompt="x", logprobs=3, extra_body={"regex": ""}).choices[0]
+    assert empty.text == "" and empty.logprobs.tokens == []
     message = client.chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=8, seed=2, logprobs=True, top_logprobs=2)
     entries = message.choices[0].logprobs.content

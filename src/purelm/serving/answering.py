@@ -23,7 +23,7 @@ _REASONS = ("stop", "length")
 
 
 class Form(Protocol):
-    """How a route writes a choice. `shown` is empty where no log-probabilities were asked."""
+    """How a route writes a choice. `shown` is None where it has no log-probabilities."""
 
     prefix: str  # of the answer's id
     whole_object: str
@@ -33,10 +33,10 @@ class Form(Protocol):
     def opening(self, index: int) -> dict[str, Any] | None:
         """A choice of the first chunk, before anything is written; None for none."""
 
-    def whole(self, index: int, text: str, shown: Sequence[Shown], reason: str) -> dict[str, Any]:
+    def whole(self, index: int, text: str, shown: Sequence[Shown] | None, reason: str) -> dict[str, Any]:
         """A choice that is finished."""
 
-    def part(self, index: int, text: str, shown: Sequence[Shown], reason: str | None) -> dict[str, Any]:
+    def part(self, index: int, text: str, shown: Sequence[Shown] | None, reason: str | None) -> dict[str, Any]:
         """A choice of a chunk."""
 
 
@@ -80,8 +80,9 @@ class _Answers:
             if piece.reason is not None:
                 check_reason(piece.reason)
                 reasons[index] = piece.reason
-        choices = [{**self._form.whole(index, texts[index], shown[index], reasons[index]), **self._extra(index)}
-                   for index in range(len(self._writers))]
+        asked = self._asked.alternatives is not None
+        choices = [{**self._form.whole(index, texts[index], shown[index] if asked else None, reasons[index]),
+                    **self._extra(index)} for index in range(len(self._writers))]
         return {**self._head, "object": self._form.whole_object, "choices": choices, "usage": self._usage(),
                 "purelm": {"seed": self._asked.seed}}
 
@@ -121,7 +122,7 @@ class _Answers:
         return piece if self._asked.alternatives is not None else piece._replace(shown=())
 
     def _part(self, index: int, piece: Piece) -> bytes:
-        choice = self._form.part(index, piece.text, piece.shown, piece.reason)
+        choice = self._form.part(index, piece.text, piece.shown or None, piece.reason)
         if piece.reason is None:
             return self._chunk(choice)
         return self._chunk({**choice, **self._extra(index)}, purelm={"seed": self._asked.seed})

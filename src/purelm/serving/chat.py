@@ -60,16 +60,16 @@ class _ChatForm:
     def opening(self, index: int) -> dict[str, Any] | None:
         return {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
 
-    def whole(self, index: int, text: str, shown: Sequence[Shown], reason: str) -> dict[str, Any]:
+    def whole(self, index: int, text: str, shown: Sequence[Shown] | None, reason: str) -> dict[str, Any]:
         return {"index": index, "message": {"role": "assistant", "content": text, "refusal": None},
                 "logprobs": self._log_probabilities(shown), "finish_reason": reason}
 
-    def part(self, index: int, text: str, shown: Sequence[Shown], reason: str | None) -> dict[str, Any]:
+    def part(self, index: int, text: str, shown: Sequence[Shown] | None, reason: str | None) -> dict[str, Any]:
         return {"index": index, "delta": {"content": text} if text else {}, "logprobs": self._log_probabilities(shown),
                 "finish_reason": reason}
 
-    def _log_probabilities(self, shown: Sequence[Shown]) -> dict[str, Any] | None:
-        return chat_log_probabilities(self._token_bytes, shown) if shown else None
+    def _log_probabilities(self, shown: Sequence[Shown] | None) -> dict[str, Any] | None:
+        return None if shown is None else chat_log_probabilities(self._token_bytes, shown)
 
 
 def _default_tokens(served: Served) -> int:

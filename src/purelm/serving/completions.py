@@ -68,15 +68,15 @@ class _CompletionForm:
     def opening(self, index: int) -> dict[str, Any] | None:
         return None if self._echoed is None else _choice(index, self._echoed[index], None, None)
 
-    def whole(self, index: int, text: str, shown: Sequence[Shown], reason: str) -> dict[str, Any]:
+    def whole(self, index: int, text: str, shown: Sequence[Shown] | None, reason: str) -> dict[str, Any]:
         echoed = "" if self._echoed is None else self._echoed[index]
         return _choice(index, echoed + text, self._log_probabilities(shown), reason)
 
-    def part(self, index: int, text: str, shown: Sequence[Shown], reason: str | None) -> dict[str, Any]:
+    def part(self, index: int, text: str, shown: Sequence[Shown] | None, reason: str | None) -> dict[str, Any]:
         return _choice(index, text, self._log_probabilities(shown), reason)
 
-    def _log_probabilities(self, shown: Sequence[Shown]) -> dict[str, Any] | None:
-        return completion_log_probabilities(self._token_bytes, shown) if shown else None
+    def _log_probabilities(self, shown: Sequence[Shown] | None) -> dict[str, Any] | None:
+        return None if shown is None else completion_log_probabilities(self._token_bytes, shown)
 
 
 def _choice(index: int, text: str, log_probabilities: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
