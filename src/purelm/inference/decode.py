@@ -21,7 +21,7 @@ import numpy as np
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
-from purelm.inference.automata import TokenAutomaton
+from purelm.inference.automata import TokenAutomaton, exhausted
 from purelm.inference.checks import check_call, check_options, checked_prompt, checked_source, row_keys
 from purelm.inference.decode_loop import (
     ENDLESS,
@@ -234,5 +234,5 @@ def _padded(automaton: TokenAutomaton) -> TokenAutomaton:
 
 def _dead_ends(constraint: TokenAutomaton, stop_id: int | None) -> np.ndarray:
     """bool [Q]: the states in which nothing can be written, not even the stop_id."""
-    exhausted_Q = (constraint.next_QC[:, np.unique(constraint.classes_V)] < 0).all(axis=1)
+    exhausted_Q = exhausted(constraint, np.arange(len(constraint.next_QC)))
     return exhausted_Q & ~constraint.final_Q if stop_id is not None else exhausted_Q

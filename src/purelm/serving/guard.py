@@ -62,6 +62,6 @@ class Guard:
     def _has_key(self, scope: Scope) -> bool:
         if self._served.api_key is None:
             return True
-        given = b"".join(value for name, value in scope["headers"] if name == b"authorization")
+        given = b",".join(value for name, value in scope["headers"] if name == b"authorization")
         kind, _, key = given.partition(b" ")
         return kind.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._served.api_key.encode())
