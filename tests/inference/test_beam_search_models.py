@@ -196,7 +196,7 @@ def gpt2_params(oracle):
                    "feed_forward": {"up": linear("mlp.c_fc"), "down": linear("mlp.c_proj")}}}
 
 
-@pytest.mark.parametrize("stop_id", [None, 24])
+@pytest.mark.parametrize("stop_id", [pytest.param(None, marks=pytest.mark.slow), 24])
 def test_hypotheses_are_hugging_faces(stop_id):
     # Without a length penalty, and stopping when as many have finished as there are beams, the rules coincide.
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

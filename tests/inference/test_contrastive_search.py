@@ -15,7 +15,7 @@ from purelm.inference import automata
 from purelm.inference.contrastive_search import contrastive_search
 from purelm.inference.decode import Reason, generate, window_start
 from purelm.inference.sampling import Sampler
-from purelm.models import make_model
+from purelm.models import make_model, parameter_shapes
 
 TRANSFORMER = ModelConfig(vocabulary_size=11, context_length=8, num_layers=1, width=16, num_heads=2)
 VARIANTS = {
@@ -29,9 +29,13 @@ VARIANTS = {
 
 @functools.cache
 def make_params(config: ModelConfig):
-    params = make_model(config).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    """Random numbers, scales about 1, without the compilation that initial values take."""
     random = np.random.default_rng(3)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * random.normal(size=leaf.shape).astype(np.float32), params)
+
+    def leaf(path, shape):
+        return jnp.asarray(0.3 * random.normal(size=shape.shape) + (path[-1].key == "scale"), shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, parameter_shapes(config))
 
 
 @functools.partial(jax.jit, static_argnums=0)

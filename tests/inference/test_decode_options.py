@@ -15,7 +15,7 @@ from purelm.errors import UserError
 from purelm.inference import automata, decode_loop
 from purelm.inference.decode import Reason, generate, window_start
 from purelm.inference.sampling import History, Sampler, draw
-from purelm.models import make_model
+from purelm.models import make_model, parameter_shapes
 from purelm.models.transformer import Transformer as TransformerModule
 
 LETTERS = [b"a", b"b", b"c", b"ab", b"ca", b"bc", b"aa", b"cab"]
@@ -29,9 +29,13 @@ NAMES = ["decoder", pytest.param("recurrent", marks=pytest.mark.slow)]
 
 @functools.cache
 def make_params(config: ModelConfig):
-    params = make_model(config).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    """Random numbers, scales about 1, without the compilation that initial values take."""
     random = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * random.normal(size=leaf.shape).astype(np.float32), params)
+
+    def leaf(path, shape):
+        return jnp.asarray(0.3 * random.normal(size=shape.shape) + (path[-1].key == "scale"), shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, parameter_shapes(config))
 
 
 @functools.partial(jax.jit, static_argnums=0)

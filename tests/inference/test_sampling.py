@@ -148,8 +148,11 @@ def reference_of_everything(sampler: Sampler, logits_V: np.ndarray, allowed_V: n
     return reference_probabilities(sampler, logits_V)
 
 
-@pytest.mark.parametrize("constrained", [False, True])
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options))
+# Each is a program to compile: with a constraint, that of all options together is quick, the others slow.
+@pytest.mark.parametrize("options, constrained", [
+    pytest.param(options, constrained, id=",".join([*options, "constrained"][:len(options) + constrained]),
+                 marks=[pytest.mark.slow] if constrained and options is not OPTIONS[-1] else [])
+    for options in OPTIONS for constrained in (False, True)])
 def test_every_option_has_its_distribution(options, constrained):
     # Reddens with a wrong order of the options, counts of the wrong part of the text, or numbers from the prompt on.
     sampler, draws, size = Sampler(**options), 4_000, 12

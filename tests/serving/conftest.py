@@ -5,6 +5,7 @@ import os
 import httpx
 import openai
 import pytest
+from browsing import open_browser
 from running import LIMITS, running, train_tiny
 
 
@@ -30,6 +31,12 @@ def http(server):
 def client(server):
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture

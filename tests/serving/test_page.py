@@ -4,15 +4,9 @@ import math
 
 import page_stand_in
 import pytest
-from browsing import chat, complete, open_browser, open_page
+from browsing import chat, complete, open_page
 
 POEM = "".join(page_stand_in.POEM)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,12 @@ import math
 import urllib.request
 
 import pytest
-from browsing import chat, complete, open_browser, open_page
-from running import running, train_tiny
+from browsing import chat, complete, open_page
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with running(train_tiny(tmp_path_factory.mktemp("page"))) as served:
-        yield served.url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as opened:
-        yield opened
+def url(server):
+    return server.url
 
 
 def fix_seed(page, tokens):

@@ -2,13 +2,7 @@
 
 import page_stand_in
 import pytest
-from browsing import chat, complete, open_browser, open_page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as opened:
-        yield opened
+from browsing import chat, complete, open_page
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ def test_classes_are_those_of_predict(tmp_path):
                          rows=[{"text": f"{word} {number}", "label": word} for number in range(20)
                                for word in ("good", "bad")])
     texts = ["good 1", "bad 2", "neither"]
-    wanted = [answer_new(workdir, text=text, path=None)[0] for text in texts]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    wanted = answer_new(workdir, text=None, path=str(tmp_path / "texts.txt"))
     with running(workdir) as found, httpx.Client(base_url=found.url, timeout=60) as http:
         about = http.get("/v1/models").json()["data"][0]["purelm"]
         assert about["can"] == ["predict", "attention"] and about["labels"] == ["bad", "good"]

@@ -36,8 +36,10 @@ def ended(process):
 
 def test_sigterm_ends_a_stream_clearly_and_the_program_well(language_run):
     """Reddens when what runs is cut off without a word, or the exit code is not 0."""
-    process, url = started(language_run, "--drain_seconds=0.3", "--max_new_tokens=1000000", "--slots=1")
-    body = {"prompt": "x", "max_tokens": 1_000_000, "stream": True, "logit_bias": {"256": -100}}
+    # The programs are those of test_limits.py, compiled once for both.
+    process, url = started(language_run, "--drain_seconds=0.3", "--max_new_tokens=100000",
+                           "--max_prompt_tokens=256", "--slots=1")
+    body = {"prompt": "x", "max_tokens": 100_000, "stream": True, "logit_bias": {"256": -100}}
     lines = []
     try:
         with httpx.Client(timeout=30) as client:

@@ -13,7 +13,7 @@ from purelm.inference.automata import TokenAutomaton
 from purelm.inference.engine.engine import Engine
 from purelm.inference.engine.request import Finished, Request, Tokens
 from purelm.inference.sampling import Sampler
-from purelm.models import make_model
+from purelm.models import parameter_shapes
 
 VOCABULARY = 13
 DECODER = ModelConfig(vocabulary_size=16, context_length=24, num_layers=2, width=16, num_heads=4, num_kv_heads=2,
@@ -34,11 +34,13 @@ SAMPLERS = [
 
 @functools.cache
 def make_params(config: ModelConfig):
-    """Every parameter noisy, so that the probabilities are far apart."""
-    params = make_model(config).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
-    leaves, tree = jax.tree.flatten(params)
+    """Every parameter noisy, so that the probabilities are far apart; without the compilation of initial values."""
     rng = np.random.default_rng(1)
-    return jax.tree.unflatten(tree, [leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+    def leaf(path, shape):
+        return jnp.asarray(0.3 * rng.normal(size=shape.shape) + (path[-1].key == "scale"), shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, parameter_shapes(config))
 
 
 def make_engine(config: ModelConfig = DECODER, params=None, **options) -> Engine:
