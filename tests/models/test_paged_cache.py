@@ -55,8 +55,9 @@ def in_chunks(config, params, tokens_BT, cache, sizes):
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
-    """One page a step of attention, so that even these rows take several."""
-    monkeypatch.setattr("purelm.models.paged_cache._MOST_KEYS", PAGE)
+    """One page a step of attention and two rows together, so that even these rows take several."""
+    monkeypatch.setattr("purelm.models.paged_cache._MOST_KEYS", {"cpu": PAGE})
+    monkeypatch.setattr("purelm.models.paged_cache._ROWS_TOGETHER", {"cpu": 2})
 
 
 @pytest.mark.parametrize("changes", first_quick(2, VARIANTS), ids=str)

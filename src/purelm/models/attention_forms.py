@@ -10,7 +10,7 @@ from purelm.config.shapes import head_size
 from purelm.models.cache import Rows, read
 from purelm.models.context import AttentionContext, cached_mask
 from purelm.models.dropout import dropout
-from purelm.models.paged_cache import PagedAccess, gather_pages
+from purelm.models.paged_cache import PagedAccess, PagedRows, gather_pages
 from purelm.models.positions import alibi_bias
 
 FORMS = ("naive", "xla", "cudnn", "splash")
@@ -70,11 +70,27 @@ def naive_attention(
 def paged_attention(
     config: ModelConfig, query_BTNH: jax.Array, keys: Rows, values: Rows, access: PagedAccess, sink_N: jax.Array | None
 ) -> jax.Array:
-    """y_BTNH over one layer's pages, a few at a time with a running maximum and sum (online softmax: Milakov &
-    Gimelshein 2018, arXiv 1805.02867), for as many steps as the longest row needs.
+    """y_BTNH over one layer's pages, some rows at a time, for as many steps as the longest of them needs.
 
     A step past a row's end changes none of its bits: it multiplies by exactly 1 and adds exactly 0.
     """
+
+    def attend(part: tuple[jax.Array, PagedRows]) -> jax.Array:
+        return _attend_to_pages(config, *part, keys, values, access, sink_N)
+
+    whole = (query_BTNH, access.rows)
+    if access.rows_together == query_BTNH.shape[0]:
+        return attend(whole)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, access.rows_together, *leaf.shape[1:]), whole)
+    return jax.lax.map(attend, parts).reshape(query_BTNH.shape)
+
+
+def _attend_to_pages(
+    config: ModelConfig, query_BTNH: jax.Array, rows: PagedRows, keys: Rows, values: Rows, access: PagedAccess,
+    sink_N: jax.Array | None,
+) -> jax.Array:
+    """paged_attention of some rows: a few pages at a time with a running maximum and sum (online softmax: Milakov &
+    Gimelshein 2018, arXiv 1805.02867)."""
     B, T, N, H = query_BTNH.shape
     query_BNTH = jnp.swapaxes(query_BTNH * jnp.asarray(attention_scale(config), query_BTNH.dtype), 1, 2)
     num_kv_heads = jax.tree.leaves(keys)[0].shape[1]
@@ -83,15 +99,15 @@ def paged_attention(
 
     def step(number: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         top_XQ1, sum_XQ1, y_XQH = carry
-        key_BKSH, value_BKSH, rows_BS = _pages_of_step(keys, values, access, number, query_BTNH.dtype)
+        key_BKSH, value_BKSH, rows_BS = _pages_of_step(keys, values, rows, access, number, query_BTNH.dtype)
         S = rows_BS.shape[1]
         scores_XQS = jnp.einsum(
             "XQH,XSH->XQS", query_XQH, key_BKSH.reshape(-1, S, H), preferred_element_type=jnp.float32)
         scores_BNTS = softcap(scores_XQS.reshape(B, N, T, S), config.attention_softcap)
-        bias_BNTS = _page_bias(config, access, rows_BS)
+        bias_BNTS = _page_bias(config, rows.positions_BT, rows_BS, access.bias_ND)
         if bias_BNTS is not None:
             scores_BNTS = scores_BNTS + bias_BNTS
-        mask_BTS = cached_mask(config, access.query_rows_BT, rows_BS, access.prefix_BT)
+        mask_BTS = cached_mask(config, rows.query_rows_BT, rows_BS, rows.prefix_BT)
         scores_XQS = jnp.where(mask_BTS[:, None], scores_BNTS, MASKED).reshape(-1, Q, S)
         new_top_XQ1 = jnp.maximum(top_XQ1, jnp.max(scores_XQS, axis=-1, keepdims=True))
         weights_XQS = jnp.exp(scores_XQS - new_top_XQ1)
@@ -103,7 +119,8 @@ def paged_attention(
 
     column_XQ1 = jnp.zeros((*query_XQH.shape[:2], 1), jnp.float32)
     start = (column_XQ1 + MASKED, column_XQ1, jnp.zeros(query_XQH.shape, jnp.float32))
-    top_XQ1, sum_XQ1, y_XQH = jax.lax.fori_loop(0, access.steps, step, start)
+    steps = jnp.max((rows.last_B - rows.first_B) // access.pages_a_step) + 1
+    top_XQ1, sum_XQ1, y_XQH = jax.lax.fori_loop(0, jnp.maximum(steps, 1), step, start)
     if sink_N is not None:
         sink_XQ1 = jnp.broadcast_to(sink_N.astype(jnp.float32)[:, None], (B, N, T)).reshape(top_XQ1.shape)
         # The sink is one more key, whose value is 0.
@@ -115,27 +132,31 @@ def paged_attention(
 
 
 def _pages_of_step(
-    keys: Rows, values: Rows, access: PagedAccess, number: jax.Array, dtype: jnp.dtype
+    keys: Rows, values: Rows, rows: PagedRows, access: PagedAccess, number: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(key_BKSH, value_BKSH, their positions rows_BS) of one step's pages."""
-    page_BX = access.first_B[:, None] + number * access.pages_a_step + jnp.arange(access.pages_a_step)
-    numbers_BX = jnp.take_along_axis(access.tables_BP, page_BX, axis=1, mode="clip")
+    page_BX = rows.first_B[:, None] + number * access.pages_a_step + jnp.arange(access.pages_a_step)
+    # Past a row's last page the scratch page stands in, which is in the processor's cache.
+    numbers_BX = jnp.where(page_BX <= rows.last_B[:, None],
+                           jnp.take_along_axis(rows.tables_BP, page_BX, axis=1, mode="clip"), 0)
     rows_BXP = page_BX[:, :, None] * access.page_size + jnp.arange(access.page_size)
     rows_BS = rows_BXP.reshape(page_BX.shape[0], -1)
     key_BKSH, value_BKSH = (read(gather_pages(pages, numbers_BX), dtype) for pages in (keys, values))
     # A weight of 0 does not hide a value that is not finite, which another row may have left there.
-    written_BS = rows_BS < access.ends_B[:, None]
+    written_BS = rows_BS < rows.ends_B[:, None]
     return key_BKSH, jnp.where(written_BS[:, None, :, None], value_BKSH, 0), rows_BS
 
 
-def _page_bias(config: ModelConfig, access: PagedAccess, rows_BS: jax.Array) -> jax.Array | None:
+def _page_bias(
+    config: ModelConfig, positions_BT: jax.Array, rows_BS: jax.Array, bias_ND: jax.Array | None
+) -> jax.Array | None:
     """bias_BNTS of keys at rows_BS."""
     if config.positions == "alibi":
-        return alibi_bias(config.num_heads, access.positions_BT, rows_BS, both_ways=config.prefix_attention)
-    if access.bias_ND is None:
+        return alibi_bias(config.num_heads, positions_BT, rows_BS, both_ways=config.prefix_attention)
+    if bias_ND is None:
         return None
-    distance_BTS = access.positions_BT[:, :, None] - rows_BS[:, None, :]
-    return jnp.moveaxis(jnp.take(access.bias_ND, distance_BTS, axis=1, mode="clip"), 0, 1)
+    distance_BTS = positions_BT[:, :, None] - rows_BS[:, None, :]
+    return jnp.moveaxis(jnp.take(bias_ND, distance_BTS, axis=1, mode="clip"), 0, 1)
 
 
 def library_attention(

@@ -143,7 +143,7 @@ def attention_context(
 
 def paged_context(config: ModelConfig, access: PagedAccess, cross: AttentionContext | None) -> AttentionContext:
     """The context of a call with a paged cache, whose masks and biases are made page by page."""
-    turned = rotation(config, access.positions_BT) if config.positions == "rope" else None
+    turned = rotation(config, access.rows.positions_BT) if config.positions == "rope" else None
     return AttentionContext(implementation="paged", rotation=turned, access=access, cross=cross)
 
 

@@ -12,11 +12,13 @@ from purelm.config.shapes import head_size, num_kv_heads
 from purelm.models.cache import Rows, empty_rows, stored, token_rows
 from purelm.models.dtypes import compute_dtype
 
-# Numbers of keys that one step of attention gathers. On a CPU the copy should still lie in the processor's cache when
-# the product reads it; elsewhere few large steps are quicker. And the keys a row within which it stays.
-_GATHERED = {"cpu": 2 ** 20}
-_GATHERED_ELSEWHERE = 2 ** 24
-_FEWEST_KEYS, _MOST_KEYS = 64, 512
+# Rows that attend together, as far as their longest needs; numbers of keys that one of their steps gathers; and the keys
+# a row within which a step stays. On a CPU the copy should still lie in the processor's cache when the product reads it,
+# and keys past a row's end cost as much as others; elsewhere few large steps are quicker.
+_ROWS_TOGETHER = {"cpu": 16}
+_GATHERED, _GATHERED_ELSEWHERE = {"cpu": 2 ** 18}, 2 ** 24
+_FEWEST_KEYS = 64
+_MOST_KEYS, _MOST_KEYS_ELSEWHERE = {"cpu": 128}, 512
 
 
 class PagedCache(NamedTuple):
@@ -56,27 +58,36 @@ class PagedCache(NamedTuple):
         return PagedCache(keys, values, self.tables_BP, self.lengths_B + added)
 
 
-class PagedAccess(NamedTuple):
-    """Where a call's T new tokens go and which pages it attends to; the same in all layers.
+class PagedRows(NamedTuple):
+    """What each row of a call attends to; the same in all layers.
 
-    page_BT, offset_BT: of each new token. query_rows_BT: its position. ends_B: of what is read. first_B: the number of
-    the first page that is seen. steps: of attention, as many as the longest row needs; pages_a_step: static.
-    positions_BT: as given to the model, for biases. bias_ND: T5's, by distance. prefix_BT: as given. added: tokens that
-    stay.
+    query_rows_BT: positions of the new tokens. ends_B: of what is read. first_B, last_B: numbers of the first and last
+    page that are seen. positions_BT: as given to the model, for biases. prefix_BT: as given.
     """
 
     tables_BP: jax.Array
-    page_size: int
-    page_BT: jax.Array
-    offset_BT: jax.Array
     query_rows_BT: jax.Array
     ends_B: jax.Array
     first_B: jax.Array
-    steps: jax.Array
-    pages_a_step: int
+    last_B: jax.Array
     positions_BT: jax.Array
-    bias_ND: jax.Array | None
     prefix_BT: jax.Array | None
+
+
+class PagedAccess(NamedTuple):
+    """Where a call's T new tokens go and which pages it attends to; the same in all layers.
+
+    rows: see there. page_BT, offset_BT: of each new token. rows_together: that attend in one loop, a divisor of B;
+    pages_a_step: of that loop; both static. bias_ND: T5's, by distance. added: tokens that stay.
+    """
+
+    rows: PagedRows
+    page_size: int
+    page_BT: jax.Array
+    offset_BT: jax.Array
+    rows_together: int
+    pages_a_step: int
+    bias_ND: jax.Array | None
     added: Any
 
 
@@ -105,19 +116,26 @@ def paged_access(
     first_B = jnp.zeros_like(ends_B)
     if window is not None:
         first_B = jnp.maximum(cache.lengths_B - window + 1, 0) // size
-    pages = _pages_a_step(config, cache)
     last_B = (jnp.minimum(cache.lengths_B + num_tokens, cache.capacity) - 1) // size
+    rows = PagedRows(cache.tables_BP, rows_BT, ends_B, first_B, last_B,
+                     jnp.broadcast_to(positions_BT, rows_BT.shape), prefix_BT)
+    rows_together = _rows_together(len(ends_B))
     return PagedAccess(
-        cache.tables_BP, size, jnp.where(kept_BT, owned_BT, 0), rows_BT % size, rows_BT, ends_B, first_B,
-        jnp.maximum(jnp.max((last_B - first_B) // pages) + 1, 1), pages, positions_BT, bias_ND, prefix_BT, added)
+        rows, size, jnp.where(kept_BT, owned_BT, 0), rows_BT % size, rows_together,
+        _pages_a_step(config, cache, rows_together), bias_ND, added)
 
 
-def _pages_a_step(config: ModelConfig, cache: PagedCache) -> int:
-    batch_size, num_pages = cache.tables_BP.shape
-    gathered = _GATHERED.get(jax.default_backend(), _GATHERED_ELSEWHERE)
-    keys = gathered // (batch_size * num_kv_heads(config) * head_size(config))
-    keys = min(max(keys, _FEWEST_KEYS), _MOST_KEYS)
-    return min(max(keys // cache.page_size, 1), num_pages)
+def _rows_together(batch_size: int) -> int:
+    most = min(_ROWS_TOGETHER.get(jax.default_backend(), batch_size), batch_size)
+    return max(rows for rows in range(1, most + 1) if batch_size % rows == 0)
+
+
+def _pages_a_step(config: ModelConfig, cache: PagedCache, rows: int) -> int:
+    backend = jax.default_backend()
+    gathered = _GATHERED.get(backend, _GATHERED_ELSEWHERE)
+    keys = gathered // (rows * num_kv_heads(config) * head_size(config))
+    keys = min(max(keys, _FEWEST_KEYS), _MOST_KEYS.get(backend, _MOST_KEYS_ELSEWHERE))
+    return min(max(keys // cache.page_size, 1), cache.tables_BP.shape[1])
 
 
 def write_pages(pages: Rows, new_BKTH: jax.Array, use: PagedAccess) -> Rows:
@@ -133,7 +151,10 @@ def gather_pages(pages: Rows, numbers_BX: jax.Array) -> Rows:
     """Pages numbers_BX of each row, one after the other: [B, K, X * page_size, H]."""
 
     def gather(leaf: jax.Array) -> jax.Array:
-        found_BKXPH = jnp.swapaxes(leaf.at[numbers_BX].get(mode="promise_in_bounds"), 1, 2)
-        return found_BKXPH.reshape(*found_BKXPH.shape[:2], -1, found_BKXPH.shape[-1])
+        _, num_kv_heads, size, width = leaf.shape
+        # Head by head as they lie, so that what is gathered need not be transposed.
+        numbers_BKX = numbers_BX[:, None, :] * num_kv_heads + jnp.arange(num_kv_heads)[:, None]
+        found_BKXY = leaf.reshape(-1, size * width).at[numbers_BKX].get(mode="promise_in_bounds")
+        return found_BKXY.reshape(*numbers_BKX.shape[:2], -1, width)
 
     return jax.tree.map(gather, pages)
