@@ -16,6 +16,7 @@ import numpy as np
 from purelm.errors import UserError
 from purelm.inference.byte_automata import ByteAutomaton
 from purelm.inference.regular_expressions import byte_automaton
+from purelm.inference.schema_support import check_support
 
 _WORKER = pathlib.Path(__file__).with_name("schema_worker.py")
 _MAX_BYTES = 1 << 30
@@ -34,12 +35,17 @@ def of_regex(pattern: str) -> ByteAutomaton:
 
 @functools.lru_cache(maxsize=32)
 def of_schema(schema: str) -> ByteAutomaton:
-    """The automaton of JSON that fulfills `schema`; UserError as `of_regex`, and without outlines_core."""
+    """The automaton of JSON that fulfills `schema`.
+
+    UserError as `of_regex`, for what `check_support` refuses, and without outlines_core.
+    """
     _check_unicode("json_schema", schema)
     try:
-        json.loads(schema)
+        check_support(json.loads(schema))
     except json.JSONDecodeError as error:
         raise UserError(f"json_schema is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+    except (RecursionError, ValueError) as error:  # Brackets in brackets; a number with thousands of digits.
+        raise UserError(f"json_schema cannot be read: {error}") from error
     return byte_automaton(_schema_pattern(schema), "json_schema")
 
 
