@@ -36,10 +36,10 @@ INTERACTIVE = flags.DEFINE_bool("interactive", False, "type how texts begin, one
 cli.define_quantize_flag()
 
 # Flags whose values are taken as they are, by the names that inference/writing.py has for them.
-flags.DEFINE_integer("max_new_tokens", 256, "tokens to write at most")
+flags.DEFINE_integer("max_new_tokens", 256, "tokens to write at most", upper_bound=10**6)
 flags.DEFINE_integer("min_new_tokens", None, "tokens to write before the text may end", lower_bound=0)
 flags.DEFINE_integer("num_samples", 1, "texts to write; of a beam, the best so many")
-flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0, upper_bound=2**63 - 1)
 flags.DEFINE_float("temperature", None, "divides the logits; 0 is greedy, and 1 if not given")
 flags.DEFINE_integer("top_k", None, "draw from the k most probable tokens alone")
 flags.DEFINE_float("top_p", None, "draw from the most probable tokens that hold this probability together")

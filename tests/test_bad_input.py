@@ -18,6 +18,7 @@ from purelm.data.tokenizers import CharacterTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN, EVALUATE, GENERATE, PREDICT, CHAT, BASELINES = "train", "evaluate", "generate", "predict", "chat", "baselines"
+SERVE = "serve"
 CONFIG = "--config={configs}/lm/shakespeare_char.py:cpu"
 TINY = ["--config.model.num_layers=1", "--config.model.width=16", "--config.model.num_heads=2",
         "--config.model.context_length=16", "--config.training.num_steps=2", "--config.training.batch_size=2",
@@ -183,6 +184,18 @@ CASES = [
     ("prompt ids that are no numbers", GENERATE, ["--workdir={run}", "--prompt_ids=1,b"], ["'b'"]),
     ("prompt ids outside of the vocabulary", GENERATE, ["--workdir={run}", "--prompt_ids=1,9999"], ["9999"]),
     ("two prompts", GENERATE, ["--workdir={run}", "--prompt=a", "--prompt_ids=1"], ["give one"]),
+    ("draws of a beam", GENERATE, ["--workdir={run}", "--prompt=a", "--beam_size=2", "--top_k=3"],
+     ["--top_k does not go with --beam_size"]),
+    ("length penalty without a beam", GENERATE, ["--workdir={run}", "--prompt=a", "--length_penalty=1"],
+     ["no effect without --beam_size"]),
+    ("draft that is no run", GENERATE, ["--workdir={run}", "--prompt=a", "--draft={files}"], ["--draft=", "config.json"]),
+    ("seed that is too large", GENERATE, ["--workdir={run}", "--prompt=a", "--seed=9223372036854775808"], ["--seed="]),
+    ("constraint that cannot be read", GENERATE, ["--workdir={run}", "--prompt=a", "--regex=("],
+     ["not a regular expression"]),
+    ("interactive with a prompt", GENERATE, ["--workdir={run}", "--prompt=a", "--interactive"], ["--interactive"]),
+    ("serve what is no run", SERVE, ["--workdir={files}", "--port=0"], ["config.json"]),
+    ("serve at an address of another machine", SERVE, ["--workdir={run}", "--host=192.0.2.1", "--port=0"],
+     ["192.0.2.1"]),
     ("no new tokens", GENERATE, ["--workdir={run}", "--prompt=a", "--max_new_tokens=0"], ["at least 1"]),
 ]
 assert len({case[0] for case in CASES}) == len(CASES) >= 30

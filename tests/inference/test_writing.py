@@ -27,7 +27,7 @@ WISH = Wish(max_new_tokens=12, seed=1)
 
 @pytest.fixture(scope="module")
 def params():
-    return Transformer(CONFIG).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    return jax.jit(Transformer(CONFIG).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
 
 
 def texts(params, wish: Wish, prompt: str = "ab"):
@@ -118,6 +118,9 @@ def test_constraints(params):
     ({"contrastive_alpha": 0.6, "top_k": 4, "num_samples": 2}, "all would be the same"),
     ({"lookup": 3, "stop": ("a",)}, "--stop does not go with --lookup"),
     ({"num_drafted": 3}, "no effect without --draft"),
+    ({"beam_size": 2, "num_samples": 3}, "--num_samples=3: a beam has --beam_size=2 texts"),
+    ({"beam_size": 4, "beam_groups": 3, "diversity_penalty": 0.5}, "--beam_groups=3: must divide"),
+    ({"contrastive_alpha": 1.5}, "--contrastive_alpha=1.5: must be from 0"),
     ({"temperature": 0.0, "top_p": 0.5}, "greedy"),
     ({"temperature": 0.0, "num_samples": 2}, "all would be the same"),
     ({"regex": "a", "json_schema": "{}"}, "give one"),

@@ -126,6 +126,12 @@ def check_wish(wish: Wish) -> None:
             raise UserError(f"--{name} has no effect without --{needed}; give that too")
     if asked("beam_groups") and not asked("diversity_penalty"):
         raise UserError("--beam_groups needs --diversity_penalty; give it, such as --diversity_penalty=0.5")
+    if asked("beam_size") and wish.num_samples > wish.beam_size:
+        raise UserError(f"--num_samples={wish.num_samples}: a beam has --beam_size={wish.beam_size} texts at most")
+    if asked("beam_groups") and wish.beam_size % wish.beam_groups:
+        raise UserError(f"--beam_groups={wish.beam_groups}: must divide --beam_size={wish.beam_size}")
+    if asked("contrastive_alpha") and not 0 <= wish.contrastive_alpha <= 1:
+        raise UserError(f"--contrastive_alpha={wish.contrastive_alpha}: must be from 0 (greedy) to 1")
     if asked("regex") and asked("json_schema"):
         raise UserError("--regex and --json_schema are both given; give one")
     if wish.temperature == 0:
