@@ -166,7 +166,7 @@ def test_characters_that_the_tokenizer_lacks():
     ("(", "regex is not a regular expression"), ("a(?=b)", "lookahead"), (r"(a)\1", "back reference"),
     (r"a\bb", "assertion"), ("a++", "possessive"), ("(a|b)*a(a|b){20}", "too large"), ("(a{1,1000}){1,1000}", "large"),
     ("(((){9999}){9999}){9999}", "large"), ("a\ud800", "Unicode"), ("(" * 5000 + ")" * 5000, "nested"),
-    ("(.{0,200}){0,200}", "large"), ("(a?){3000}a{3000}", "large"),
+    ("(.{0,200}){0,200}", "large"), pytest.param("(a?){3000}a{3000}", "large", marks=pytest.mark.slow),
 ], ids=lambda value: value[:20].encode("ascii", "backslashreplace").decode())
 def test_expressions_that_are_refused(pattern, word):
     with pytest.raises(UserError, match=word) as error:

@@ -131,8 +131,8 @@ def test_a_wide_beam_finds_the_best_targets(config):
                          ids=["rope", "lstm"])
 def test_a_row_is_what_it_is_alone(config):
     together = continue_prompts(config, beam_size=3, num_best=2)
-    for row, length in enumerate(LENGTHS):
-        alone = continue_prompts(config, PROMPTS[row:row + 1, :length], None, beam_size=3, num_best=2)
+    for row in range(len(LENGTHS)):
+        alone = continue_prompts(config, PROMPTS[row:row + 1], LENGTHS[row:row + 1], beam_size=3, num_best=2)
         np.testing.assert_array_equal(alone.ids_BNT[0], together.ids_BNT[row])
         np.testing.assert_allclose(alone.score_BN[0], together.score_BN[row], rtol=1e-5)
 

@@ -57,7 +57,7 @@ def random_inputs(rng: np.random.Generator):
 def samplers():
     """Few: `draw` is compiled for each."""
     rng = np.random.default_rng(0)
-    return [Sampler(0.0), *(random_sampler(rng) for _ in range(7))]
+    return [Sampler(0.0), *(random_sampler(rng) for _ in range(5))]
 
 
 def test_rows_are_drawn_as_alone_and_one_program_serves_all(samplers):
@@ -78,16 +78,16 @@ def test_rows_are_drawn_as_alone_and_one_program_serves_all(samplers):
 
 
 def test_many_random_draws_agree():
-    # Bits that differ show only once in many draws: four rules in 2,048 rows.
+    # Bits that differ show only once in many draws: three rules in 2,048 rows.
     rng, rows = np.random.default_rng(1), 2048
     logits_BV = (rng.normal(size=(rows, SIZE)) * 2).astype(np.float32)
     keys_B = jax.random.split(jax.random.key(2), rows)
-    samplers = [Sampler(0.7, top_p=0.9), Sampler(1.3, top_k=20, min_p=0.05), Sampler(0.9), Sampler(1.0, top_p=0.5)]
+    samplers = [Sampler(0.7, top_p=0.9), Sampler(1.3, top_k=20, min_p=0.05), Sampler(0.9)]
     plain = jax.jit(lambda rows, *inputs: row_sampling.draw_rows(rows, *inputs, None))
-    mixed = plain(on_device([samplers[row % 4] for row in range(rows)]), logits_BV, keys_B)
+    mixed = plain(on_device([samplers[row % 3] for row in range(rows)]), logits_BV, keys_B)
     for number, sampler in enumerate(samplers):
         alone = draw(sampler, logits_BV, keys_B, None)
-        np.testing.assert_array_equal(mixed[number::4], alone[number::4])
+        np.testing.assert_array_equal(mixed[number::3], alone[number::3])
 
 
 def test_a_row_does_not_depend_on_the_others():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,15 @@ from purelm.models.quantization import KINDS, Quantized, dequantize, product, qu
 CONFIG = ModelConfig(vocabulary_size=67, context_length=16, num_layers=2, width=32, num_heads=4)
 # Half a step of the largest value's scale, in standard deviations of a normal matrix of this size.
 ERRORS = {16: 0.01, 8: 0.02, 4: 0.3}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(config, params, tokens_BT, cache=None):
+    model, inputs = Transformer(config), {"cache": cache}
+    if config.architecture == "encoder_decoder":
+        inputs["encoded"] = model.apply({"params": params}, tokens_BT, method="encode")
+    output = model.apply({"params": params}, tokens_BT, **inputs)
+    return output.logits_BTV, output.cache
 
 
 def matrix(*shape: int) -> jax.Array:
@@ -77,29 +87,21 @@ def test_a_model_with_quantized_weights(fields):
     # Reddens with: a matrix left out or dequantized wrongly, the cached form reading another matrix than the full one.
     config = dataclasses.replace(CONFIG, **fields)
     tokens_BT = jnp.asarray(np.random.default_rng(0).integers(0, 67, (2, 9)))
-    params = make_model(config).init(jax.random.key(0), tokens_BT)["params"]
+    params = jax.jit(make_model(config).init)(jax.random.key(0), tokens_BT)["params"]
     params = jax.tree.map(lambda leaf: leaf * 3, params)
-    model = Transformer(config)
-
-    def logits(params):
-        encoded = {}
-        if config.architecture == "encoder_decoder":
-            encoded = {"encoded": model.apply({"params": params}, tokens_BT, method="encode")}
-        return model.apply({"params": params}, tokens_BT, **encoded).logits_BTV
-
-    plain, errors = logits(params), {}
+    plain, errors = forward(config, params, tokens_BT)[0], {}
     for kind in KINDS:
         quantized = quantize_params(config, params, kind)
         count = len(jax.tree.leaves(quantized, is_leaf=lambda leaf: isinstance(leaf, Quantized)))
         assert count == len(jax.tree.leaves(params))
-        errors[kind] = float(jnp.std(logits(quantized) - plain) / jnp.std(plain))
+        errors[kind] = float(jnp.std(forward(config, quantized, tokens_BT)[0] - plain) / jnp.std(plain))
     assert 0 < errors["bfloat16"] < errors["int8"] < errors["int4"] < 0.3, errors
     if not fields:
         quantized = unstack_layers(quantize_params(config, params, "int4"))
         cache = init_cache(config, 2, 16)
-        cached = model.apply({"params": quantized}, tokens_BT[:, :5], cache=cache)
-        cached = model.apply({"params": quantized}, tokens_BT[:, 5:], cache=cached.cache)
-        np.testing.assert_allclose(cached.logits_BTV, logits(quantized)[:, 5:], atol=1e-4)
+        cache = forward(config, quantized, tokens_BT[:, :5], cache)[1]
+        cached_BTV = forward(config, quantized, tokens_BT[:, 5:], cache)[0]
+        np.testing.assert_allclose(cached_BTV, forward(config, quantized, tokens_BT)[0][:, 5:], atol=1e-4)
 
 
 def test_what_cannot_be_quantized():

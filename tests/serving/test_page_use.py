@@ -126,7 +126,7 @@ def test_characters_of_several_tokens(browser, url):
     assert pieces == [["你", 3], [" a", 1], [" word", 1], [" next", 1], ["\ufffd!", 0], ["unlike", 1], ["x", 1]]
 
 
-@pytest.mark.parametrize("asked", ["long", "characters"])
+@pytest.mark.parametrize("asked", ["long", pytest.param("characters", marks=pytest.mark.slow)])
 def test_very_long_answers_stay_quick(browser, url, asked):
     with open_page(browser, url) as page:
         page.evaluate("""() => {

@@ -9,6 +9,7 @@ import pytest
 from purelm.errors import UserError
 from purelm.inference.prompts import sample_text
 from purelm.inference.sampling import Sampler
+from purelm.serving import terminal
 from purelm.serving.terminal import Session, Settings, changed, talk
 from purelm.training.load import load_run
 
@@ -17,7 +18,10 @@ SETTINGS = Settings(Sampler(temperature=0.8), max_new_tokens=12, seed=3)
 
 @pytest.fixture(scope="module")
 def run(language_run):
-    return load_run(language_run)
+    """Read in pieces of one size, so that there are two programs to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "_CHUNK", 16)
+        yield load_run(language_run)
 
 
 @pytest.fixture(scope="module")
