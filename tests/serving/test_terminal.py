@@ -54,6 +54,16 @@ def test_an_empty_line_goes_on_with_the_text(session):
     assert session._text.startswith(first) and len(session._text) > len(first)
 
 
+def test_what_cannot_be_written_is_not_begun(session, monkeypatch):
+    """Reddens when the beginning of a text stands before the error."""
+    monkeypatch.setattr(session, "_settings", changed(SETTINGS, "max_new_tokens", "100000"))
+    pieces = []
+    monkeypatch.setattr(session, "_write", pieces.append)
+    with pytest.raises(UserError, match="max_new_tokens=100000"):
+        session.answer("User:")
+    assert not pieces
+
+
 def test_settings_are_shown_changed_and_refused(session):
     assert "  temperature 0.8\n" in said(session, "/set")
     assert changed(SETTINGS, "top_k", "5").sampler == Sampler(temperature=0.8, top_k=5)

@@ -68,8 +68,7 @@ class Session:
     def _command(self, name: str, *rest: str) -> None:
         if name == "/again" and self._beginning:
             self._index += 1
-            self._write(self._beginning)
-            self._go_on(self._beginning)
+            self._go_on(self._beginning, shows=self._beginning)
         elif name == "/again":
             raise UserError("there is no text yet; type how one begins")
         elif name == "/set" and len(rest) == 2:
@@ -85,10 +84,10 @@ class Session:
     def _begin(self, text: str) -> None:
         encode_prompt(self._run.tokenizer, text)  # What cannot be encoded is told before the old text is forgotten.
         self._beginning, self._index = text, 0
-        self._write(text)
-        self._go_on(text)
+        self._go_on(text, shows=text)
 
-    def _go_on(self, text: str) -> None:
+    def _go_on(self, text: str, shows: str = "") -> None:
+        """Writes `shows` once the engine has taken the request, and what comes after the text."""
         settings, tokenizer = self._settings, self._run.tokenizer
         stream, events = TextStream(settings.stop), []
         self._text, reason = text, None
@@ -96,6 +95,7 @@ class Session:
             prompt_ids=tuple(encode_prompt(tokenizer, text).tolist()), max_new_tokens=settings.max_new_tokens,
             sampler=settings.sampler, seed=settings.seed, index=self._index, stop_id=tokenizer.end_of_text_id,
             stop=self._automata.get("stop", settings.stop) if settings.stop else None), events.append)
+        self._write(shows)
         while reason is None:
             self._engine.step()
             while events:
