@@ -26,14 +26,14 @@ _EXIT_REFUSED = 3
 _MISSING_COST = 1 << 20
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def of_regex(pattern: str) -> ByteAutomaton:
     """The automaton of all texts that match as a whole; UserError for what is wrong, too large or not supported."""
     _check_unicode("regex", pattern)
     return byte_automaton(pattern, "regex")
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def of_schema(schema: str) -> ByteAutomaton:
     """The automaton of JSON that fulfills `schema`.
 

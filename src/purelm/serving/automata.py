@@ -10,7 +10,7 @@ from purelm.data import Tokenizer
 from purelm.inference.automata import TokenAutomaton
 
 Kind = Literal["stop", "regex", "json_schema"]
-_KEPT = 64
+_MOST_KEPT, _MOST_BYTES = 64, 2**28
 
 
 class Automata:
@@ -43,9 +43,12 @@ class Automata:
             found = self._compile(kind, wanted)
             with self._lock:
                 self._found[kind, wanted] = found
-                if len(self._found) > _KEPT:
+                while len(self._found) > 1 and (len(self._found) > _MOST_KEPT or self._bytes() > _MOST_BYTES):
                     self._found.popitem(last=False)
         return found
+
+    def _bytes(self) -> int:
+        return sum(found.next_QC.nbytes + found.classes_V.nbytes for found in self._found.values())
 
     def _compile(self, kind: Kind, wanted: str | tuple[str, ...]) -> TokenAutomaton:
         from purelm.inference.automata import json_schema, regex, stop_strings
