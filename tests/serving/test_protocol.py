@@ -62,6 +62,8 @@ WRONG = [
     ("completions", {"regex": "("}, "regex"),
     ("completions", {"regex": "a", "json_schema": SCHEMA}, "json_schema"),
     ("completions", {"json_schema": "{"}, "json_schema"),
+    ("completions", {"json_schema": {"type": "integer", "minimum": 1}}, "json_schema"),
+    ("completions", {"json_schema": "[" * 9_000}, "json_schema"),
     ("completions", {"messages": []}, "messages"),
     ("chat/completions", {"prompt": "x"}, "prompt"),
     ("chat/completions", {"messages": []}, "messages"),
@@ -104,6 +106,7 @@ def test_a_wrong_field_is_named(http, route, change, param):
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param), error
     assert error["type"] == "invalid_request_error" and error["code"] and "\n" not in error["message"]
+    assert not error["message"].startswith((f"{param}: {param} ", f"{param}: {param}:")), error
 
 
 def test_a_wrong_word_gets_its_right_one(http):

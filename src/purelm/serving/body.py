@@ -187,4 +187,4 @@ def naming(param: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except UserError as error:
-        raise wrong(param, str(error).removeprefix(f"{param} "), code="invalid_value") from error
+        raise wrong(param, str(error), code="invalid_value") from error

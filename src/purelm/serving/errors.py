@@ -40,8 +40,10 @@ def _short(text: str) -> str:
 
 
 def wrong(param: str | None, message: str, *, code: str | None = None) -> ApiError:
-    """A field that the client has to put right."""
-    return ApiError(400, message if param is None else f"{param}: {message}", param=param, code=code)
+    """A field that the client has to put right; a message that begins with its name does not say it twice."""
+    if param is not None:
+        message = f"{param}: {message.removeprefix(f'{param}: ').removeprefix(f'{param} ')}"
+    return ApiError(400, message, param=param, code=code)
 
 
 def busy(message: str) -> ApiError:
