@@ -178,6 +178,14 @@ def test_who_has_gone_costs_nothing():
     jax.tree.map(np.testing.assert_array_equal, engine._slots._rows, before)
 
 
+def test_int8_pages_answer_nearly_the_same():
+    """Reddens where the option does not reach the pages, or their scales are not written beside them."""
+    request = Request(prompt(20), 6, GREEDY, alternatives=0)
+    whole, rounded = storm.alone(storm.DECODER, request), storm.alone(storm.DECODER, request, int8=True)
+    assert whole.tokens != rounded.tokens
+    np.testing.assert_allclose(rounded.tokens[0].log_probability, whole.tokens[0].log_probability, atol=0.1)
+
+
 def test_memory_stays_flat():
     """Reddens where a ticket, a callback, an event or a chunk is kept after its time."""
     engine, rng = storm.make_engine(), np.random.default_rng(5)

@@ -43,12 +43,13 @@ _LONGEST_PAUSE = 0.2
 
 
 class _Flight(NamedTuple):
-    """A call of a program whose results have not been read: Drawn [S, B], in whose column each job is."""
+    """A call of a program whose results have not been read: Drawn [S, B], in whose column each job is. tokens: that a
+    prefill reads; 0 is a round."""
 
     jobs: list[tuple[Job, int]]
     drawn: Drawn
     started: float
-    is_round: bool
+    tokens: int
 
 
 class Engine:
@@ -61,7 +62,7 @@ class Engine:
     def __init__(
         self, config: ModelConfig, params: Any, *, vocabulary_size: int, slots: int, page_size: int, num_pages: int,
         chunk: int, max_waiting: int, prefix_reuse: bool = True, max_tokens: int | None = None,
-        dtype: Any | None = None,
+        dtype: Any | None = None, int8: bool = False,
     ) -> None:
         """Takes memory for all pages; compiles nothing yet.
 
@@ -75,7 +76,8 @@ class Engine:
           max_waiting: requests that may wait for a slot.
           prefix_reuse: whether prompts that begin alike share what was computed for the beginning.
           max_tokens: of a request, prompt (from its window on) and answer together; None is 4 x context_length.
-          dtype: of the keys and values; None is the compute type.
+          dtype: of the keys and values; None is the compute type. int8: as 8-bit integers in place of it: more pages
+            in the same memory, at some cost of exactness. Neither is read for a recurrent network.
 
         Raises UserError for a model that is not served, and for sizes that do not fit each other.
         """
@@ -85,7 +87,7 @@ class Engine:
         self._plan = Plan(config, vocabulary_size)
         self._params = unstack_layers(params)
         self._memory = programs.memory_of(config).init(
-            config, slots=slots, num_pages=num_pages, page_size=page_size, dtype=dtype)
+            config, slots=slots, num_pages=num_pages, page_size=page_size, dtype=dtype, int8=int8)
         paged = self._limits.page_size > 0
         # A whole number of chunks, so that the padding of the last one has entries too.
         table = -(-config.context_length // chunk) * chunk // page_size if paged else 0
@@ -125,7 +127,8 @@ class Engine:
         ticket.cancelled = True
 
     def step(self) -> bool:
-        """One round: expire deadlines, admit, one prefill chunk, some decode steps. False: there was nothing to do.
+        """One round: expire deadlines, admit, a prefill (several that are quick), some decode steps. False: there was
+        nothing to do.
 
         The device works on while this returns: the next call reads what it has drawn.
         """
@@ -134,7 +137,7 @@ class Engine:
         self._scheduler.admit()
         # Those that a prefill makes ready join the round after this one, since their token is not known yet.
         ready = list(self._scheduler.decoding)
-        self._start_prefill()
+        self._start_prefills()
         if ready and not self._pauses(len(ready)):
             self._start_round(ready)
         told = bool(self._scheduler.events)
@@ -163,32 +166,36 @@ class Engine:
         for flight in flights:
             drawn = _fetched(flight)
             now = time.perf_counter()
-            if flight.is_round:
+            seconds = now - max(flight.started, self._landed)
+            if flight.tokens:
+                self._pace.measured_prefill(seconds, flight.tokens)
+            else:
                 steps = int((drawn.ids != programs.NOTHING).any(axis=1).sum())
                 self._counts["steps"] += steps
-                self._pace.measured(now - max(flight.started, self._landed), steps)
+                self._pace.measured(seconds, steps)
             self._landed = now
             for job, column in flight.jobs:
                 self._scheduler.accept(job, _tokens(drawn, column, job.request.alternatives))
-            if not flight.is_round:
+            if flight.tokens:
                 self._tell()
 
-    def _start_prefill(self) -> None:
-        chunk = self._scheduler.next_prefill()
-        if chunk is None:
-            return
-        started, job = time.perf_counter(), chunk.job
-        row = self._slots.for_prefill(job, draws=chunk.draws)
-        drawn = self._run_prefill(row, chunk.tokens_1T, slot=job.slot, start=chunk.start, count=chunk.count)
-        self._counts["prefills"] += 1
-        self._flights.append(_Flight([(job, 0)], drawn, started, False))
+    def _start_prefills(self) -> None:
+        chunk, tokens = self._scheduler.next_prefill(), 0
+        while chunk is not None:
+            started, job = time.perf_counter(), chunk.job
+            row = self._slots.for_prefill(job, draws=chunk.draws)
+            drawn = self._run_prefill(row, chunk.tokens_1T, slot=job.slot, start=chunk.start, count=chunk.count)
+            self._counts["prefills"] += 1
+            self._flights.append(_Flight([(job, 0)], drawn, started, chunk.tokens_1T.size))
+            tokens += chunk.tokens_1T.size
+            chunk = self._scheduler.next_prefill() if self._pace.reads_on(tokens) else None
 
     def _start_round(self, jobs: list[Job]) -> None:
         started, rows = time.perf_counter(), self._slots.for_decode(jobs)
         drawn = self._run_decode(rows, self._steps(jobs))
         self._counts["rounds"] += 1
         self._last_round = started
-        self._flights.append(_Flight([(job, job.slot) for job in jobs], drawn, started, True))
+        self._flights.append(_Flight([(job, job.slot) for job in jobs], drawn, started, 0))
 
     def _pauses(self, writing: int) -> bool:
         return len(self._scheduler.prefilling) > writing and time.perf_counter() < self._last_round + _LONGEST_PAUSE

@@ -13,10 +13,11 @@ from purelm.models import Transformer
 from purelm.models.paged_cache import PagedCache, init_pages
 
 
-def init(config: ModelConfig, *, slots: int, num_pages: int, page_size: int, dtype: Any | None) -> Any:
+def init(config: ModelConfig, *, slots: int, num_pages: int, page_size: int, dtype: Any | None, int8: bool
+         ) -> Any:
     """(keys, values) of all pages; `slots` have nothing of their own."""
     del slots
-    return init_pages(config, num_pages, page_size, dtype)
+    return init_pages(config, num_pages, page_size, dtype, int8)
 
 
 def step(config: ModelConfig, params: Any, tokens_B1: jax.Array, memory: Any, rows: Rows, alive_B: jax.Array

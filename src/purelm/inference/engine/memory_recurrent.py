@@ -12,11 +12,12 @@ from purelm.inference.engine.rows import Rows
 from purelm.models import make_model
 
 
-def init(config: ModelConfig, *, slots: int, num_pages: int, page_size: int, dtype: Any | None) -> Any:
+def init(config: ModelConfig, *, slots: int, num_pages: int, page_size: int, dtype: Any | None, int8: bool
+         ) -> Any:
     """Each slot's state, zero; there are no pages, and states are float32."""
     from purelm.models.recurrent import init_carry
 
-    del num_pages, page_size, dtype
+    del num_pages, page_size, dtype, int8
     # Copies, since the zeros may be one array, and the programs write in place.
     return jax.tree.map(jnp.copy, init_carry(config, slots))
 

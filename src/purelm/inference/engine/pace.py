@@ -1,4 +1,5 @@
-"""How many steps a round has: few enough that streams stay smooth, enough that the host is not in the way."""
+"""How much is asked of the device at once: little enough that streams stay smooth, enough that the host is not in the way.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +12,31 @@ _WEIGHT = 0.2
 
 
 class Pace:
-    """seconds_per_step: lately, of one step of all rows; 0 before the first."""
+    """seconds_per_step: lately, of one step of all rows; seconds_per_token: of one that a prefill reads, padding
+    included. 0 before the first."""
 
     def __init__(self) -> None:
         self.seconds_per_step = 0.0
+        self.seconds_per_token = 0.0
 
     def measured(self, seconds: float, steps: int) -> None:
         """Tells how long a round took."""
-        new = seconds / steps
-        old = self.seconds_per_step or new
-        self.seconds_per_step = (1 - _WEIGHT) * old + _WEIGHT * new
+        self.seconds_per_step = _mean(self.seconds_per_step, seconds / steps)
+
+    def measured_prefill(self, seconds: float, tokens: int) -> None:
+        """Tells how long a prefill took."""
+        self.seconds_per_token = _mean(self.seconds_per_token, seconds / tokens)
 
     def steps(self) -> int:
         """Steps of the next round, where nothing else limits it."""
         if not self.seconds_per_step:
             return 1
         return min(max(round(_ROUND_SECONDS / self.seconds_per_step), 1), MAX_STEPS)
+
+    def reads_on(self, tokens: int) -> bool:
+        """Whether another prefill may follow those that read so many tokens, before the next round."""
+        return 0 < tokens * self.seconds_per_token < _ROUND_SECONDS / 2
+
+
+def _mean(old: float, new: float) -> float:
+    return (1 - _WEIGHT) * (old or new) + _WEIGHT * new

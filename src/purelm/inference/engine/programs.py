@@ -21,8 +21,6 @@ from purelm.inference.penalties import History
 from purelm.inference.row_sampling import draw_rows
 from purelm.inference.sampling import mask_vocabulary
 from purelm.models import make_model
-from purelm.models.attention_forms import softcap
-from purelm.models.head import head_logits
 
 # The most steps of one call of the decode program: rows of its results.
 MAX_STEPS = 64
@@ -104,20 +102,10 @@ def prefill(plan: Plan, params: Any, memory: Any, row: Rows, tokens_1T: jax.Arra
 
     def draw() -> Drawn:
         x_1D = jax.lax.dynamic_index_in_dim(x_1TD, count - 1, axis=1, keepdims=False)
-        logits_1V = make_model(plan.config).apply({"params": params}, x_1D, method=_logits)
+        logits_1V = make_model(plan.config).apply({"params": params}, x_1D, method="logits")
         return jax.tree.map(lambda leaf: leaf[None], _draw(plan, row, logits_1V, jnp.ones(1, bool)))
 
     return memory, jax.lax.cond(row.budgets_B[0] > 0, draw, lambda: _nothing(plan, 1, 1))
-
-
-def _logits(model: Any, x_XD: jax.Array) -> jax.Array:
-    """float32 logits_XV of what the model's method `hidden` gives."""
-    config = model.config
-    matrix, axis = (model.embedding.table(), 1) if config.tied_embeddings else (model.head.matrix(), 0)
-    logits_XV = head_logits(x_XD, matrix, axis)
-    if config.head_bias:
-        logits_XV = logits_XV + model.head_bias().astype(jnp.float32)
-    return softcap(logits_XV, config.logits_softcap)
 
 
 def _alternatives(plan: Plan) -> int:

@@ -44,14 +44,15 @@ class OutputLayer(nn.Module):
     def __call__(self, tokens_BT: jax.Array, **inputs: Any) -> Output:
         """float32 logits in place of what `hidden` gives; `inputs` are those of `hidden`."""
         output = self.hidden(tokens_BT, **inputs)
-        x_BTD = output.logits_BTV
-        tied = self.config.tied_embeddings
-        matrix, axis = (self._table(), 1) if tied else (self.head.matrix(), 0)
-        logits = head_logits(x_BTD.reshape(-1, x_BTD.shape[-1]), matrix.astype(x_BTD.dtype), axis)
+        return output._replace(logits_BTV=self.logits(output.logits_BTV))
+
+    def logits(self, x_XD: jax.Array) -> jax.Array:
+        """float32 logits_XV of what `hidden` gives, or of part of it; X may be several axes."""
+        matrix, axis = (self._table(), 1) if self.config.tied_embeddings else (self.head.matrix(), 0)
+        logits = head_logits(x_XD.reshape(-1, x_XD.shape[-1]), matrix.astype(x_XD.dtype), axis)
         if self.config.head_bias:
             logits = logits + self.head.offset().astype(jnp.float32)
-        logits_BTV = softcap(logits, self.config.logits_softcap).reshape(*x_BTD.shape[:-1], -1)
-        return output._replace(logits_BTV=logits_BTV)
+        return softcap(logits, self.config.logits_softcap).reshape(*x_XD.shape[:-1], -1)
 
     def head_kernel(self) -> jax.Array:
         """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859)."""
