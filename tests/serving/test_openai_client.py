@@ -135,7 +135,7 @@ def test_errors_are_the_clients_own(client):
     with pytest.raises(openai.NotFoundError) as caught:
         client.completions.create(model="other", prompt="x")
     assert caught.value.code == "model_not_found"
-    with pytest.raises(openai.BadRequestError, match="tools are not served"):
+    with pytest.raises(openai.BadRequestError, match="tools: are not served"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}],
                                        tools=[{"type": "function", "function": {"name": "f"}}])
 
