@@ -13,8 +13,8 @@ def measure(requests: int = REQUESTS) -> list[dict[str, object]]:
     """One row a shape: both ways' tokens a second, and the ratio. Prompts have 8 to 256 tokens, answers 16 to 128."""
     from purelm.config import presets
 
-    shapes = {"4 layers x 128": (presets.nanogpt_cpu(vocabulary_size=65, context_length=512), 64),
-              "GPT-2 124M": (presets.gpt2("124m"), 32)}
+    shapes = {"4 layers x 128": (presets.nanogpt_cpu(vocabulary_size=65, context_length=512), 32),
+              "GPT-2 124M": (presets.gpt2("124m"), 16)}
     return [_row(name, config, slots, requests) for name, (config, slots) in shapes.items()]
 
 
