@@ -5,8 +5,8 @@ shakespeare_char.py, so that the draft's ids mean what the target's do:
   target  4 layers x 768, 28 M parameters: more than a processor's cache holds, so that a step is bound by memory.
   draft   2 layers x 128, 0.4 M parameters.
 
-Measured (2 cores shared with other programs, whole validation part, one seed): target 1.738 in 18 minutes, draft 1.763 in
-one or two; what is gained: docs/results/decoding.md.
+Measured (2 cores shared with other programs, whole validation part, one seed): target 1.738 in 18 minutes, draft 1.762
+in one or two; what is gained: docs/results/decoding.md.
 Command: python experiments/train.py --config=configs/lm/speculative.py:target --workdir=runs/target \
              --config.data.path=input.txt
          python experiments/train.py --config=configs/lm/speculative.py:draft --workdir=runs/draft \

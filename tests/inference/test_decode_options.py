@@ -57,7 +57,10 @@ def prompts(rows: int, length: int) -> np.ndarray:
     return np.random.default_rng(length).integers(0, 8, (rows, length))
 
 
-def run(prompt_BT, num_tokens, sampler=Sampler(1.0), config=CONFIG, **options):
+PLAIN = Sampler(1.0)
+
+
+def run(prompt_BT, num_tokens, sampler=PLAIN, config=CONFIG, **options):
     options = {"key": jax.random.key(0), "stop_id": END, "vocabulary_size": END + 1} | options
     return generate(config, make_params(config), prompt_BT, max_new_tokens=num_tokens, sampler=sampler, **options)
 

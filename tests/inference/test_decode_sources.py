@@ -48,7 +48,10 @@ SOURCE = np.random.default_rng(0).integers(1, 11, (3, 6))
 SEGMENTS = (np.arange(6) < np.array([6, 2, 4])[:, None]).astype(np.int32)
 
 
-def run(config, prompt_BT, num_tokens, sampler=Sampler(0.8), **options):
+DRAWN = Sampler(0.8)
+
+
+def run(config, prompt_BT, num_tokens, sampler=DRAWN, **options):
     options = {"key": jax.random.key(4), "source_BS": SOURCE, "source_segments_BS": SEGMENTS} | options
     return generate(config, make_params(config), prompt_BT, max_new_tokens=num_tokens, sampler=sampler, **options)
 

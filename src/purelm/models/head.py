@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from purelm.models import quantization
 from purelm.models.quantization import Quantized
 
-
 _FEW_ROWS = range(2, 33)  # What decoding has.
 
 

@@ -12,9 +12,9 @@ from purelm.config.shapes import head_size, num_kv_heads
 from purelm.models.cache import Rows, empty_rows, stored, token_rows
 from purelm.models.dtypes import compute_dtype
 
-# Rows that attend together, as far as their longest needs; numbers of keys that one of their steps gathers; and the keys
-# a row within which a step stays. On a CPU the copy should still lie in the processor's cache when the product reads it,
-# and keys past a row's end cost as much as others; elsewhere few large steps are quicker.
+# Rows that attend together, as far as their longest needs; numbers of keys that one of their steps gathers; and the
+# keys a row within which a step stays. On a CPU the copy should still lie in the processor's cache when the product
+# reads it, and keys past a row's end cost as much as others; elsewhere few large steps are quicker.
 _ROWS_TOGETHER = {"cpu": 16}
 _GATHERED, _GATHERED_ELSEWHERE = {"cpu": 2 ** 18}, 2 ** 24
 _FEWEST_KEYS = 64

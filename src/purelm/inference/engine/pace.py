@@ -1,5 +1,4 @@
-"""How much is asked of the device at once: little enough that streams stay smooth, enough that the host is not in the way.
-"""
+"""How much is asked of the device at once: little enough that streams stay smooth, enough that the host keeps up."""
 
 from __future__ import annotations
 
