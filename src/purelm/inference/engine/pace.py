@@ -1,4 +1,4 @@
-"""How much is asked of the device at once: little enough that streams stay smooth, enough that the host keeps up."""
+"""How much is asked of the device at once: little, so that streams stay smooth, but more than the host's own work."""
 
 from __future__ import annotations
 
