@@ -9,7 +9,9 @@ from typing import Any
 
 from benchmarks.peers import huggingface_gpt2
 
-ROUNDS = 3
+ROUNDS = 5
+# Seconds: PyTorch's threads go on spinning for a while after a call, on the cores of whoever comes next.
+PAUSE = 0.3
 PROMPT = 8
 # Bytes that stay in a processor's cache from step to step, so that the memory's speed is no limit.
 CACHED = 64 * 2**20
@@ -87,6 +89,7 @@ def rates(calls: dict[str, Callable[[], None]], units: int) -> list[float]:
     found: dict[str, list[float]] = {label: [] for label in [*calls, "memory"]}
     for _ in range(ROUNDS):
         for label, call in calls.items():
+            time.sleep(PAUSE)
             started = time.perf_counter()
             call()
             found[label].append(units / (time.perf_counter() - started))

@@ -116,9 +116,15 @@ def _widened(values: jax.Array) -> jax.Array:
 def _unpacked(packed: jax.Array, scales: jax.Array) -> jax.Array:
     """float32 [K, N] of packed int4 [K / 2, N] and scales [G, N]."""
     half, outputs = packed.shape
-    packed = packed.reshape(scales.shape[0], -1, outputs)
-    levels = jnp.concatenate([packed & 15, packed >> 4], axis=1).astype(jnp.float32) - 8
-    return (levels * scales[:, None]).reshape(2 * half, outputs)
+    both = [part.reshape(scales.shape[0], -1, outputs) for part in _halves(packed, scales)]
+    return jnp.concatenate(both, axis=1).reshape(2 * half, outputs)
+
+
+def _halves(packed: jax.Array, scales: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """float32 [K / 2, N] each: the rows of the first half of every group, and those of the second."""
+    levels = packed.reshape(scales.shape[0], -1, packed.shape[1]).astype(jnp.int32)
+    low, high = (((part - 8).astype(jnp.float32) * scales[:, None]) for part in (levels & 15, levels >> 4))
+    return low.reshape(packed.shape), high.reshape(packed.shape)
 
 
 def product(x_XK: jax.Array, matrix: Quantized) -> jax.Array:
@@ -134,13 +140,17 @@ def product(x_XK: jax.Array, matrix: Quantized) -> jax.Array:
     rows, inputs = x_XK.shape
     tiles = inputs // tile
     x_tiles = jnp.swapaxes(x_XK.astype(jnp.float32).reshape(rows, tiles, tile), 0, 1)
+    if matrix.bits == 4:  # By halves of groups, as the rows are packed: put in order they would be copied.
+        group = inputs // matrix.scales.shape[0]
+        x_tiles = jnp.moveaxis(x_tiles.reshape(tiles, rows, -1, 2, group // 2), 3, 1).reshape(tiles, 2, rows, -1)
     values = matrix.values.reshape(tiles, -1, matrix.values.shape[-1])
     scales = None if matrix.bits != 4 else matrix.scales.reshape(tiles, -1, matrix.scales.shape[-1])
 
     def add(total: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
         x, part, part_scales = inputs
         if matrix.bits == 4:
-            return total + x @ _unpacked(part, part_scales), None
+            low, high = _halves(part, part_scales)
+            return total + x[0] @ low + x[1] @ high, None
         return total + x @ (_widened(part) if matrix.bits == 16 else part.astype(jnp.float32)), None
 
     y, _ = jax.lax.scan(add, jnp.zeros((rows, values.shape[-1]), jnp.float32), (x_tiles, values, scales))
