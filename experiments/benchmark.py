@@ -117,8 +117,10 @@ def heading() -> str:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--output")]
     without_paths = [re.sub(r"=.*[/\\].*", "=...", argument) for argument in given]
     command = " ".join(["python experiments/benchmark.py", *without_paths])
-    return (f"# Speed\n\n{datetime.date.today()}, {platform.machine()}, {CORES.value} cores, {jax.default_backend()}, "
-            f"jax {jax.__version__}. Every ratio is from one run on one machine.\n\n`{command}`")
+    title = "Speed of answering" if SUITE.value == "decode" else "Speed"
+    machine = f"{platform.machine()}, {CORES.value} cores, {jax.default_backend()}, jax {jax.__version__}"
+    return (f"# {title}\n\n{datetime.date.today()}, {machine}. Every ratio is from one run on one machine.\n\n"
+            f"`{command}`")
 
 
 def table(rows: list[dict[str, object]]) -> str:
