@@ -27,6 +27,7 @@ PORT = flags.DEFINE_integer("port", 8000, "0 takes a free one", lower_bound=0, u
 API_KEY = flags.DEFINE_string("api_key", None, "that clients must give; better in the environment, as PURELM_API_KEY")
 CORS_ORIGIN = flags.DEFINE_string("cors_origin", None, "a web page's origin that may ask from a browser")
 SLOTS = flags.DEFINE_integer("slots", 8, "requests that are written at once", lower_bound=1)
+CACHE = flags.DEFINE_enum("cache", "full", ["full", "int8"], "keys and values: as they are computed, or in 8 bits")
 CACHE_MIB = flags.DEFINE_float("cache_mib", None, "memory for keys and values; twice --slots contexts if not given",
                                lower_bound=0.0)
 MAX_WAITING = flags.DEFINE_integer("max_waiting", 256, "requests that may wait for a slot", lower_bound=1)
@@ -53,8 +54,8 @@ def main() -> None:
                     new_tokens=MAX_NEW_TOKENS.value, seconds=TIMEOUT.value, waiting=MAX_WAITING.value)
     served = open_served(
         WORKDIR.value, checkpoint=CHECKPOINT.value, quantize=cli.FLAGS.quantize, name=NAME.value, limits=limits,
-        slots=SLOTS.value, cache_mib=CACHE_MIB.value, drain_seconds=DRAIN_SECONDS.value, api_key=api_key,
-        cors_origin=CORS_ORIGIN.value, progress=say)
+        slots=SLOTS.value, cache_mib=CACHE_MIB.value, int8_cache=CACHE.value == "int8",
+        drain_seconds=DRAIN_SECONDS.value, api_key=api_key, cors_origin=CORS_ORIGIN.value, progress=say)
     if HOST.value not in LOOPBACK and api_key is None:
         say(f"warning: --host={HOST.value} without an API key: whoever reaches this machine can use the model; set "
             "PURELM_API_KEY")

@@ -12,13 +12,13 @@ from purelm.errors import UserError
 from purelm.serving.served import EngineLike, Limits, Served, abilities, served_vocabulary, writes
 from purelm.training.load import LoadedRun, load_run
 
-_PAGE_SIZE = 16
+_PAGE_SIZE = 32
 _CHUNK = 128
 
 
 def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "latest", quantize: str | None = None,
-                name: str | None = None, slots: int, cache_mib: float | None, drain_seconds: float,
-                api_key: str | None = None, cors_origin: str | None = None, progress: Callable[[str], None]) -> Served:
+                name: str | None = None, slots: int, cache_mib: float | None, int8_cache: bool = False,
+                drain_seconds: float, api_key: str | None = None, cors_origin: str | None = None, progress: Callable[[str], None]) -> Served:
     """Loads a run, and where it writes, starts its engine, warmed up.
 
     Args:
@@ -26,7 +26,7 @@ def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "lates
       limits: of requests.
       name: of the model; None is the folder's.
       slots: requests that run at once.
-      cache_mib: memory for keys and values; None is twice what `slots` whole contexts need.
+      cache_mib: memory for keys and values; None is twice what `slots` whole contexts need. int8_cache: in 8 bits.
       drain_seconds: given to what runs when the server stops.
       progress: called with a line at the start of each long part.
 
@@ -50,7 +50,7 @@ def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "lates
     if writes(run.config):
         progress("warm-up")
         params = unstack_layers(params)  # Once for all that reads them.
-        engine = start_engine(run, params, limits=limits, slots=slots, cache_mib=cache_mib)
+        engine = start_engine(run, params, limits=limits, slots=slots, cache_mib=cache_mib, int8_cache=int8_cache)
     run = dataclasses.replace(run, params=params)
     return Served(name=name or os.path.basename(os.path.abspath(run.folder.path)), run=run, params=params,
                   engine=engine, vocabulary_size=served_vocabulary(run),
@@ -58,16 +58,20 @@ def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "lates
                   drain_seconds=drain_seconds, api_key=api_key, cors_origin=cors_origin)
 
 
-def start_engine(run: LoadedRun, params: Any, *, limits: Limits, slots: int, cache_mib: float | None) -> EngineLike:
+def start_engine(run: LoadedRun, params: Any, *, limits: Limits, slots: int, cache_mib: float | None,
+                 int8_cache: bool) -> EngineLike:
     """The engine of a run that writes, compiled and running in a thread of its own."""
     from purelm.inference.engine.engine import Engine
     from purelm.inference.engine.thread import EngineThread
 
     model = run.config.model
+    if model.architecture == "recurrent" and (int8_cache or cache_mib is not None):
+        raise UserError("a recurrent network has a state, and no keys and values: leave --cache and --cache_mib out")
     page_size = min(_PAGE_SIZE, model.context_length)
     engine = Engine(model, params, vocabulary_size=served_vocabulary(run), slots=slots, page_size=page_size,
-                    num_pages=_num_pages(model, page_size, slots, cache_mib), chunk=_chunk(model, page_size),
-                    max_waiting=limits.waiting, max_tokens=limits.prompt_tokens + limits.new_tokens)
+                    num_pages=_num_pages(model, page_size, slots, cache_mib, int8_cache),
+                    chunk=_chunk(model, page_size), max_waiting=limits.waiting,
+                    max_tokens=limits.prompt_tokens + limits.new_tokens, int8=int8_cache)
     engine.warm_up()
     thread = EngineThread(engine)
     thread.start()
@@ -82,14 +86,14 @@ def _chunk(model: ModelConfig, page_size: int) -> int:
     return chunk
 
 
-def _num_pages(model: ModelConfig, page_size: int, slots: int, cache_mib: float | None) -> int:
+def _num_pages(model: ModelConfig, page_size: int, slots: int, cache_mib: float | None, int8: bool) -> int:
     """Pages that fit `cache_mib`, or `slots` whole contexts and as much again to keep; and the scratch page."""
     context = -(-model.context_length // page_size)
+    from purelm.models import cache_bytes
+
     if cache_mib is None:
         return 2 * slots * context + 1
-    heads = model.num_kv_heads or model.num_heads
-    head_size = model.head_size or model.width // model.num_heads
-    num_bytes = 2 * model.num_layers * heads * head_size * page_size * (2 if model.compute_dtype == "bfloat16" else 4)
+    num_bytes = cache_bytes(model, 1, page_size, int8=int8)
     pages = int(cache_mib * 2**20) // num_bytes
     if pages < context + 1:
         raise UserError(f"--cache_mib={cache_mib}: holds {max(pages, 0)} pages of {page_size} tokens; a whole context "
