@@ -18,7 +18,8 @@ _CHUNK = 128
 
 def open_served(workdir: str | None, *, limits: Limits, checkpoint: str = "latest", quantize: str | None = None,
                 name: str | None = None, slots: int, cache_mib: float | None, int8_cache: bool = False,
-                drain_seconds: float, api_key: str | None = None, cors_origin: str | None = None, progress: Callable[[str], None]) -> Served:
+                drain_seconds: float, api_key: str | None = None, cors_origin: str | None = None,
+                progress: Callable[[str], None]) -> Served:
     """Loads a run, and where it writes, starts its engine, warmed up.
 
     Args:
