@@ -1,5 +1,6 @@
 """Shared by all tests: programs compiled once per machine, nothing written to the user's own cache."""
 
+import collections
 import gc
 import os
 import pathlib
@@ -19,6 +20,39 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
                                    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+# Tests with many costly rows: `make test` runs every second or third of them, `make test-all` all.
+ROWS_A_STEP = {
+    "test_a_mistake_gets_one_line_and_leaves_nothing": 3,
+    "test_a_config_trains_a_step": 2,
+    "test_every_parameter_gets_a_gradient_within_a_few_steps": 3,
+    "test_cached_logits_equal_the_full_forward": 3,
+    "test_packed_documents_equal_each_alone": 2,
+    "test_padding_changes_nothing_and_rows_are_independent": 2,
+    "test_scan_remat_and_xla_change_nothing": 2,
+    "test_combinations_that_make_no_sense_are_refused": 3,
+    "test_cells_together_are_the_runs_alone": 2,
+    "test_the_answer_is_generates": 2,
+    "test_tokens_are_those_of_the_equation": 2,
+    "test_schemas_that_are_refused": 2,
+    "test_a_wide_beam_finds_the_best_continuations": 2,
+    "test_answers_are_drawn_as_configured": 2,
+    "test_every_option_has_its_distribution": 2,
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the rows between as slow, before slow tests are deselected."""
+    seen = collections.Counter()
+    for item in items:
+        name = getattr(item, "originalname", None)
+        if name in ROWS_A_STEP:
+            row = seen[item.path, name]
+            seen[item.path, name] += 1
+            if row % ROWS_A_STEP[name]:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
