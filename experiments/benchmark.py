@@ -56,7 +56,7 @@ TITLES = {
     "beams": "Beam search, 4 hypotheses, batch 1, float32",
     "quantization": "Weights in fewer bits",
     "engine": "Continuous batching: 64 requests of mixed length, over the same one after another",
-    "speculative": "Speculative decoding over plain decoding, greedy, batch 1",
+    "speculative": "Speculative decoding over plain decoding, batch 1",
     "first_token": "Time to the first token through HTTP",
     "load": "The server under load: 200 clients, 20 % hang up, 10 % send wrong requests",
 }
