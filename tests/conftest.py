@@ -39,6 +39,10 @@ ROWS_A_STEP = {
     "test_a_wide_beam_finds_the_best_continuations": 2,
     "test_answers_are_drawn_as_configured": 2,
     "test_every_option_has_its_distribution": 2,
+    "test_every_field_changes_something": 2,
+    "test_further_values_of_a_switch_change_the_program_or_the_parameters": 2,
+    "test_gradient_is_zero_after_the_probe_and_nowhere_before": 2,
+    "test_tokens_are_those_of_the_full_forward": 2,
 }
 
 

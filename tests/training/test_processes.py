@@ -65,6 +65,7 @@ def assert_agree(found, expected) -> None:
     assert expected["train", 20] < expected["train", 2] - 0.3
 
 
+@pytest.mark.slow  # test_parallel.py has the engines, and two processes, in every run.
 def test_a_run_goes_on_with_another_engine_on_other_devices(command, alone, tmp_path):
     """Reddens when a restored state is not what the other engine would hold, or evaluation counts padding."""
     finish(start(command, tmp_path / "run", 10, "--config.parallel.engine=pmap", **EIGHT))

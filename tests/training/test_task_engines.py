@@ -5,7 +5,10 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow  # test_parallel.py has a language model of it in every run.
 def test_tasks_agree_on_eight_devices():
     """Reddens when a parameter has no rule of sharding, or a task's sums are means."""
     folder = pathlib.Path(__file__).parent
