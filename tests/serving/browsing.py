@@ -63,3 +63,8 @@ def complete(page: Any, text: str) -> None:
     page.fill("#text", text)
     page.click("button:visible:text-is('Continue')")
     page.wait_for_selector("button:visible:text-is('Undo')")
+
+
+def last_answer(page: Any) -> Any:
+    """The answer of a chat that came last."""
+    return page.locator(".turn.assistant .answer").last

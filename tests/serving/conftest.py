@@ -4,6 +4,7 @@ import os
 
 import httpx
 import openai
+import page_stand_in
 import pytest
 from browsing import open_browser
 from running import LIMITS, running, train_tiny
@@ -37,6 +38,18 @@ def client(server):
 def browser():
     with open_browser() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def app():
+    """A server that says exactly what a test of the page wants."""
+    return page_stand_in.make_stand_in()
+
+
+@pytest.fixture(scope="module")
+def url(app):
+    with page_stand_in.serving(app) as address:
+        yield address
 
 
 @pytest.fixture

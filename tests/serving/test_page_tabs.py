@@ -4,24 +4,9 @@ import math
 
 import page_stand_in
 import pytest
-from browsing import chat, complete, open_page
+from browsing import chat, complete, last_answer, open_page
 
 POEM = "".join(page_stand_in.POEM)
-
-
-@pytest.fixture(scope="module")
-def app():
-    return page_stand_in.make_stand_in()
-
-
-@pytest.fixture(scope="module")
-def url(app):
-    with page_stand_in.serving(app) as address:
-        yield address
-
-
-def last_answer(page):
-    return page.locator(".turn.assistant .answer").last
 
 
 def test_a_chat_streams_and_its_tokens_tell_their_alternatives(browser, url):

@@ -2,22 +2,7 @@
 
 import page_stand_in
 import pytest
-from browsing import chat, complete, open_page
-
-
-@pytest.fixture(scope="module")
-def app():
-    return page_stand_in.make_stand_in()
-
-
-@pytest.fixture(scope="module")
-def url(app):
-    with page_stand_in.serving(app) as address:
-        yield address
-
-
-def last_answer(page):
-    return page.locator(".turn.assistant .answer").last
+from browsing import chat, complete, last_answer, open_page
 
 
 def test_predictions_as_bars_and_tags(browser, url):
