@@ -95,6 +95,7 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "model.prefix_attention": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence"}),
     "model.num_classes": frozenset({"classification", "tagging"}),
     "model.pooling": frozenset({"classification"}),
+    "model.pooling_transform": frozenset({"classification"}),
     "model.classifier_dropout": frozenset({"classification", "tagging", "extractive_qa"}),
 }
 
