@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "purelm"
 # Each room may import itself and those before it.
 ROOMS = ["errors", "config", "runtime", "cli", "data", "models", "tasks", "training", "inference", "evaluation",
-         "serving", "ablation"]
+         "interop", "serving", "ablation"]
 
 
 def imports(path: pathlib.Path) -> set[str]:

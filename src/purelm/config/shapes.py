@@ -27,7 +27,7 @@ def num_kv_heads(config: ModelConfig) -> int:
 
 def is_gated(config: ModelConfig) -> bool:
     """Whether the feed-forward has a gate (Shazeer 2020)."""
-    return config.feed_forward.endswith("glu") or config.feed_forward == "bilinear"
+    return "glu" in config.feed_forward or config.feed_forward == "bilinear"
 
 
 def feed_forward_width(config: ModelConfig) -> int:
@@ -42,6 +42,16 @@ def feed_forward_width(config: ModelConfig) -> int:
 def rotated_size(config: ModelConfig) -> int:
     """Dimensions of each head that RoPE rotates: rope_fraction of it, rounded down to whole pairs."""
     return int(head_size(config) * config.rope_fraction) // 2 * 2
+
+
+def has_bias(config: ModelConfig, switch: bool | None) -> bool:
+    """What one of config's switches of biases says, or config.bias where it is none."""
+    return config.bias if switch is None else switch
+
+
+def embedding_width(config: ModelConfig) -> int:
+    """E: columns of the table of embeddings, config.embedding_width or width."""
+    return config.width if config.embedding_width is None else config.embedding_width
 
 
 def vocabulary_size(config: ModelConfig) -> int:

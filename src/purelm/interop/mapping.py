@@ -20,8 +20,8 @@ _STACKS = ("layers/", "encoder/layers/")
 class Part(NamedTuple):
     """One of several tensors that are fused into one.
 
-    The last axis, of outputs, is [groups, of, -1]; ours is [:, number]. GPT-2: query, key and value one after the other,
-    of=3. GPT-NeoX: so in each head, groups=num_heads.
+    The last axis, of outputs, is [groups, of, -1]; ours is [:, number]. GPT-2: query, key and value one after the
+    other, of=3. GPT-NeoX: so in each head, groups=num_heads.
     """
 
     number: int

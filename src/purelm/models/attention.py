@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from purelm.config import ModelConfig
 from purelm.config.numbers import is_zero
-from purelm.config.shapes import head_size, num_kv_heads
+from purelm.config.shapes import has_bias, head_size, num_kv_heads
 from purelm.models import cache as kv_cache
 from purelm.models.attention_forms import library_attention, naive_attention, paged_attention, splash_attention
 from purelm.models.context import AttentionContext
@@ -30,10 +30,11 @@ class Attention(nn.Module):
     def setup(self) -> None:
         config = self.config
         size = head_size(config)
-        self.query = Linear(config, config.num_heads * size, "hidden")
-        self.key = Linear(config, num_kv_heads(config) * size, "hidden")
-        self.value = Linear(config, num_kv_heads(config) * size, "hidden")
-        self.output = Linear(config, config.width, "output")
+        bias = has_bias(config, config.query_key_value_bias)
+        self.query = Linear(config, config.num_heads * size, "hidden", bias)
+        self.key = Linear(config, num_kv_heads(config) * size, "hidden", bias)
+        self.value = Linear(config, num_kv_heads(config) * size, "hidden", bias)
+        self.output = Linear(config, config.width, "output", has_bias(config, config.attention_output_bias))
         if config.qk_norm:
             self.query_norm = HeadNorm(config)
             self.key_norm = HeadNorm(config)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from purelm.config import ModelConfig
 from purelm.config.numbers import is_zero
-from purelm.config.shapes import feed_forward_width, is_gated
+from purelm.config.shapes import feed_forward_width, has_bias, is_gated
 from purelm.models.dropout import dropout
 from purelm.models.linear import Linear
 
@@ -58,6 +58,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 GATES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "glu": jax.nn.sigmoid,
     "geglu": gelu,
+    "geglu_tanh": gelu_tanh,
     "swiglu": jax.nn.silu,
     "reglu": jax.nn.relu,
     "bilinear": lambda x: x,
@@ -76,12 +77,13 @@ class FeedForward(nn.Module):
     def __call__(self, x_BTD: jax.Array, *, deterministic: bool) -> jax.Array:
         config = self.config
         width = feed_forward_width(config)
-        hidden_BTF = Linear(config, width, "hidden", name="up")(x_BTD)
+        bias = has_bias(config, config.feed_forward_bias)
+        hidden_BTF = Linear(config, width, "hidden", bias, name="up")(x_BTD)
         if is_gated(config):
-            gate_BTF = Linear(config, width, "hidden", name="gate")(x_BTD)
+            gate_BTF = Linear(config, width, "hidden", bias, name="gate")(x_BTD)
             hidden_BTF = GATES[config.feed_forward](gate_BTF) * hidden_BTF
         else:
             hidden_BTF = ACTIVATIONS[config.feed_forward](hidden_BTF)
         if not (deterministic or is_zero(config.feed_forward_dropout)):
             hidden_BTF = dropout(hidden_BTF, config.feed_forward_dropout, self.make_rng("dropout"))
-        return Linear(config, config.width, "output", name="down")(hidden_BTF)
+        return Linear(config, config.width, "output", bias, name="down")(hidden_BTF)

@@ -12,7 +12,7 @@ from purelm.models.quantization import Quantized, parameter, product
 
 
 class Linear(nn.Module):
-    """x [..., in] -> [..., features], in the compute type; a bias if config.bias. The kernel may be quantized.
+    """x [..., in] -> [..., features], in the compute type, with or without a bias. The kernel may be quantized.
 
     The leading axes are merged for the product, since XLA's CPU backend transposes the operands of the weight's
     gradient when it contracts over two axes.
@@ -21,6 +21,7 @@ class Linear(nn.Module):
     config: ModelConfig
     features: int
     role: Role
+    bias: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -30,7 +31,7 @@ class Linear(nn.Module):
         dtype = compute_dtype(config)
         y = x.astype(dtype).reshape(-1, x.shape[-1])
         y = product(y, kernel).astype(dtype) if isinstance(kernel, Quantized) else y @ kernel.astype(dtype)
-        if config.bias:
+        if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype(config))
             y = y + bias.astype(dtype)
         return y.reshape(*x.shape[:-1], self.features)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import has_bias
 from purelm.models.dtypes import param_dtype
 
 
@@ -53,10 +54,18 @@ def _rms_norm_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array
     return y, t - y * jnp.mean(y * t, axis=-1, keepdims=True)
 
 
+def _scale(module: nn.Module, shape: tuple[int, ...]) -> jax.Array:
+    """What a norm with config.norm_scale multiplies by, float32; 1 at the start."""
+    offset, dtype = module.config.norm_offset, param_dtype(module.config)
+    scale = module.param("scale", nn.initializers.zeros if offset else nn.initializers.ones, shape, dtype)
+    return scale.astype(jnp.float32) + 1 if offset else scale.astype(jnp.float32)
+
+
 class Norm(nn.Module):
     """config.norm over the last axis: LayerNorm, RMSNorm or nothing; the result has the input's type.
 
-    The learned scale comes with config.norm_scale, the bias with config.bias (LayerNorm only).
+    The learned scale comes with config.norm_scale (1 + the parameter with norm_offset: Gemma, 2024, arXiv 2403.08295),
+    the bias with config.norm_bias, or config.bias where that is none (LayerNorm only).
     """
 
     config: ModelConfig
@@ -70,8 +79,8 @@ class Norm(nn.Module):
         y = normalize(x, config.norm_epsilon)
         shape = (x.shape[-1],)
         if config.norm_scale:
-            y = y * self.param("scale", nn.initializers.ones, shape, param_dtype(config)).astype(jnp.float32)
-        if config.bias and config.norm == "layer_norm":
+            y = y * _scale(self, shape)
+        if config.norm == "layer_norm" and has_bias(config, config.norm_bias):
             y = y + self.param("bias", nn.initializers.zeros, shape, param_dtype(config)).astype(jnp.float32)
         return y.astype(x.dtype)
 

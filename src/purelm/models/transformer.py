@@ -87,7 +87,7 @@ class Transformer(nn.Module):
         if config.norm_place != "post":
             self.final_norm = Norm(config)
         if config.head_transform:
-            self.head_transform = Linear(config, config.width, "hidden")
+            self.head_transform = Linear(config, config.width, "hidden", config.bias)
             self.head_transform_norm = Norm(config)
         if config.head_bias or not config.tied_embeddings:
             self.head = Head(config)
