@@ -98,6 +98,5 @@ class HeadNorm(nn.Module):
     def __call__(self, x_BTNH: jax.Array) -> jax.Array:
         y_BTNH = rms_norm(x_BTNH, self.config.norm_epsilon)
         if self.config.norm_scale:
-            scale_H = self.param("scale", nn.initializers.ones, (x_BTNH.shape[-1],), param_dtype(self.config))
-            y_BTNH = y_BTNH * scale_H.astype(jnp.float32)
+            y_BTNH = y_BTNH * _scale(self, (x_BTNH.shape[-1],))
         return y_BTNH.astype(x_BTNH.dtype)
