@@ -9,12 +9,13 @@ from typing import Any
 
 from purelm.data.tokenizers.base import END_OF_TEXT, FORMAT, Tokenizer
 from purelm.data.tokenizers.simple import ByteTokenizer, CharacterTokenizer
+from purelm.data.tokenizers.special import SpecialIds
 from purelm.data.tokenizers.trained import TRAINED_KINDS, TrainedTokenizer, train_subwords
 from purelm.data.tokenizers.words import WordTokenizer
 from purelm.errors import UserError
 
-__all__ = ["END_OF_TEXT", "TRAINED_KINDS", "ByteTokenizer", "CharacterTokenizer", "Tokenizer", "TrainedTokenizer",
-           "WordTokenizer", "load_tokenizer", "train_tokenizer"]
+__all__ = ["END_OF_TEXT", "TRAINED_KINDS", "ByteTokenizer", "CharacterTokenizer", "SpecialIds", "Tokenizer",
+           "TrainedTokenizer", "WordTokenizer", "load_tokenizer", "train_tokenizer"]
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocabulary_size: int, *, end_of_text: bool,

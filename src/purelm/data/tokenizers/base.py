@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from purelm.data.tokenizers.special import SpecialIds, around
 from purelm.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -30,11 +31,13 @@ class Tokenizer(abc.ABC):
         separator: UTF-8 that `decode` puts between tokens; empty where nothing is lost (all but words).
         base_size: number of ids that stand for text.
         end_of_text: whether there is an end-of-text token.
+        chat_template: Jinja source that makes a prompt of the messages of a chat (see data.chat_templates), or None.
     """
 
     kind: str
     separator: bytes = b""
     base_size: int
+    chat_template: str | None = None
 
     def __init__(self, end_of_text: bool):
         self.end_of_text = end_of_text
@@ -49,6 +52,19 @@ class Tokenizer(abc.ABC):
         """The id of the end-of-text token, or None."""
         return self.base_size if self.end_of_text else None
 
+    @property
+    def special(self) -> SpecialIds:
+        """What stands around texts."""
+        return around(self.end_of_text_id)
+
+    def document(self, ids: np.ndarray) -> np.ndarray:
+        """int32: `ids` of a text as a document of a stream of them: framed as an encoder's row, or where that has no
+        marks, after end_of_text_id, or where there is none either, as they are."""
+        before, after = self.special.start, self.special.end
+        if not before and not after and self.end_of_text_id is not None:
+            before = (self.end_of_text_id,)
+        return np.concatenate([before, ids, after]).astype(np.int32)
+
     def encode(self, text: str) -> np.ndarray:
         """int32 ids of `text`, no special token added; UserError for text that has none (see unknown_characters)."""
         return self.encode_batch([text])[0]
@@ -56,6 +72,32 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text."""
+
+    def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each word of a sentence that is cut into words: all but the first have a space before them."""
+        return self.encode_batch([word if number == 0 else " " + word for number, word in enumerate(words)])
+
+    def encode_with_specials(self, text: str) -> np.ndarray:
+        """`encode`, but special tokens that stand in the text, as a chat template writes them, are their ids."""
+        return self.encode(text)
+
+    def spans(self, text: str) -> np.ndarray:
+        """int64 [T, 2]: the characters [start, stop) of `text` that each token of `encode(text)` has a byte of.
+
+        Tokens are bytes of UTF-8, so one may hold only a part of a character (of an emoji, say); it has the whole of
+        it. UserError for a tokenizer that does not keep where its tokens stood.
+        """
+        if self.separator:
+            raise UserError(f"config.data.tokenizer={self.kind}: extractive_qa needs each token's place in the text, "
+                            f"which {self.kind} do not keep; take bpe, wordpiece, unigram, characters or bytes")
+        data = np.frombuffer(text.encode("utf-8"), np.uint8)
+        character_of = np.cumsum((data & 0xC0) != 0x80) - 1
+        stops = np.cumsum([len(self.token_bytes[number]) for number in self.encode(text).tolist()], dtype=np.int64)
+        if len(stops) == 0:
+            return np.zeros((0, 2), np.int64)
+        assert stops[-1] == len(data), "the tokenizer does not give the text back"
+        starts = np.concatenate([[0], stops[:-1]])
+        return np.stack([character_of[starts], character_of[stops - 1] + 1], axis=1)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; the end-of-text token shows as "<|endoftext|>".
