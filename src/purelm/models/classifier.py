@@ -104,6 +104,9 @@ def _maximum(x_BTD: jax.Array, real_BT: jax.Array) -> jax.Array:
     return jnp.where(jnp.any(real_BT, axis=1, keepdims=True), largest_BD, 0)
 
 
+_TRANSFORMS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
 def _num_classes(config: ModelConfig) -> int:
     if config.num_classes is None:
         raise UserError("config.model.num_classes is none: give a number, or finalize with the data's labels")
@@ -113,8 +116,10 @@ def _num_classes(config: ModelConfig) -> int:
 class Classifier(nn.Module):
     """(features_BTD, segments_BT) -> (float32 logits_BC, pooling_weights_BT or None): one answer a row.
 
-    params {"pooling": ... (of attention alone), "output": {"kernel" [D, C], "bias" [C]}}. classifier_dropout falls on
-    the pooled vector, with deterministic=False and rngs={"dropout": key}. Raises UserError without num_classes.
+    params {"pooling": ... (of attention alone), "transform": {"kernel" [D, D], "bias" [D]} (of pooling_transform),
+    "output": {"kernel" [D, C], "bias" [C]}}. pooling_transform: a layer and its activation on the pooled vector (BERT's
+    pooler: Devlin et al. 2019, arXiv 1810.04805). classifier_dropout falls on what the last layer reads, with
+    deterministic=False and rngs={"dropout": key}. Raises UserError without num_classes.
     """
 
     config: ModelConfig
@@ -125,6 +130,9 @@ class Classifier(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         config = self.config
         pooled_BD, weights_BT = Pooling(config, name="pooling")(features_BTD, segments_BT)
+        if config.pooling_transform != "none":
+            activation = _TRANSFORMS[config.pooling_transform]
+            pooled_BD = activation(_Layer(config, pooled_BD.shape[-1], name="transform")(pooled_BD))
         if not (deterministic or is_zero(config.classifier_dropout)):
             pooled_BD = dropout(pooled_BD, config.classifier_dropout, self.make_rng("dropout"))
         logits_BC = _Layer(config, _num_classes(config), name="output")(pooled_BD)

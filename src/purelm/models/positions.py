@@ -14,24 +14,35 @@ from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import embedding_initializer
 
 
-def sinusoidal(positions_BT: jax.Array, width: int) -> jax.Array:
-    """[B, T, width] float32: sin(p / 10000^(2i/width)) at 2i, cos of the same at 2i + 1 (Vaswani et al. 2017, 3.5)."""
+def sinusoidal(positions_BT: jax.Array, width: int, *, halves: bool = False) -> jax.Array:
+    """[B, T, width] float32: sin(p / 10000^(2i/width)) at 2i, cos of the same at 2i + 1 (Vaswani et al. 2017, 3.5).
+
+    halves: at i and width / 2 + i, a permutation of it (tensor2tensor; Marian: Junczys-Dowmunt et al. 2018, arXiv
+    1804.00344).
+    """
     frequencies = 10_000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     angles = positions_BT[..., None].astype(jnp.float32) * frequencies
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions_BT.shape, width)
+    parts = [jnp.sin(angles), jnp.cos(angles)]
+    if halves:
+        return jnp.concatenate(parts, axis=-1)
+    return jnp.stack(parts, axis=-1).reshape(*positions_BT.shape, width)
 
 
 class LearnedPositions(nn.Module):
-    """positions_BT -> [B, T, D], a row of a table [context_length, D] each (Gehring et al. 2017, arXiv 1705.03122)."""
+    """positions_BT -> [B, T, D], a row of a table each (Gehring et al. 2017, arXiv 1705.03122).
+
+    The table is [context_length + position_offset, D]; position p reads row p + position_offset.
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, positions_BT: jax.Array) -> jax.Array:
         config = self.config
-        shape = (config.context_length, config.width)
+        shape = (config.context_length + config.position_offset, config.width)
         table = self.param("embedding", embedding_initializer(config), shape, param_dtype(config))
-        return jnp.take(table, positions_BT, axis=0, mode="clip").astype(compute_dtype(config))
+        rows_BT = positions_BT + config.position_offset if config.position_offset else positions_BT
+        return jnp.take(table, rows_BT, axis=0, mode="clip").astype(compute_dtype(config))
 
 
 def rotation(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -221,7 +221,8 @@ class Transformer(nn.Module):
         if config.positions == "learned":
             x_BTD = x_BTD + self.positions(positions_BT)
         if config.positions == "sinusoidal":
-            x_BTD = x_BTD + sinusoidal(positions_BT, config.width).astype(x_BTD.dtype)
+            sines_BTD = sinusoidal(positions_BT, config.width, halves=config.sinusoidal_halves)
+            x_BTD = x_BTD + sines_BTD.astype(x_BTD.dtype)
         if config.token_types:
             x_BTD = x_BTD + self.token_types(token_types_BT)
         if config.embedding_norm:
