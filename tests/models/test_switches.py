@@ -59,6 +59,7 @@ CHANGES = {
     "norm_epsilon": ("outputs", {}, 0.5),
     "embedding_norm": ("parameters", {}, True),
     "qk_norm": ("parameters", {}, True),
+    "qk_norm_over": ("parameters", {"qk_norm": True}, "all_heads"),
     "attention_scale": ("outputs", {}, 2.0),
     "attention_window": ("outputs", {}, 3),
     "attention_softcap": ("outputs", {}, 0.1),
@@ -188,6 +189,7 @@ def test_zero_outputs_start_every_block_as_the_identity():
 
 
 REFUSED = [
+    ({"qk_norm_over": "all_heads"}, "qk_norm_over=all_heads has no effect without config.model.qk_norm"),
     ({"width": 18}, "num_heads=4 does not divide config.model.width=18"),
     ({"num_kv_heads": 3}, "num_kv_heads=3 does not divide config.model.num_heads=4"),
     ({"layer_sharing": 2, "num_layers": 3}, "layer_sharing=2 does not divide config.model.num_layers=3"),

@@ -131,11 +131,19 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
     ]
 
 
+def _attention_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
+    """Options of attention and its positions that are set where nothing reads them."""
+    return [
+        (config.qk_norm or config.qk_norm_over == "head",
+         f"config.model.qk_norm_over={config.qk_norm_over} has no effect without config.model.qk_norm: set that too"),
+    ]
+
+
 def check_model(config: ModelConfig) -> None:
     """Raises UserError for a combination of a Transformer's options that cannot be built, or can have no effect."""
     if config.architecture not in TRANSFORMERS:
         return
-    for holds, message in _requirements(config) + _architecture_requirements(config):
+    for holds, message in _requirements(config) + _attention_requirements(config) + _architecture_requirements(config):
         if not holds:
             raise UserError(message)
 

@@ -44,13 +44,18 @@ class Attention(nn.Module):
     def _in_heads(self, y: jax.Array) -> jax.Array:
         return y.reshape(*y.shape[:-1], -1, head_size(self.config))
 
+    def _normalized(self, y: jax.Array, norm: HeadNorm | None) -> jax.Array:
+        """Queries or keys cut into heads; with qk_norm_over=all_heads normalized before that (OLMo 2)."""
+        if norm is None:
+            return self._in_heads(y)
+        return norm(self._in_heads(y)) if self.config.qk_norm_over == "head" else self._in_heads(norm(y))
+
     def keys_values(
         self, x_BSD: jax.Array, rotation: tuple[jax.Array, jax.Array] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """(key_BKSH, value_BKSH) of what is attended to."""
-        key_BSKH, value_BSKH = self._in_heads(self.key(x_BSD)), self._in_heads(self.value(x_BSD))
-        if self.config.qk_norm:
-            key_BSKH = self.key_norm(key_BSKH)
+        key_BSKH = self._normalized(self.key(x_BSD), self.key_norm if self.config.qk_norm else None)
+        value_BSKH = self._in_heads(self.value(x_BSD))
         if rotation is not None:
             key_BSKH = rotate(key_BSKH, *rotation)
         return jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
@@ -64,9 +69,7 @@ class Attention(nn.Module):
         In cross-attention `cached` is the source's keys and values (cache.flat), and nothing is written.
         """
         config = self.config
-        query_BTNH = self._in_heads(self.query(x_BTD))
-        if config.qk_norm:
-            query_BTNH = self.query_norm(query_BTNH)
+        query_BTNH = self._normalized(self.query(x_BTD), self.query_norm if config.qk_norm else None)
         if context.rotation is not None:
             query_BTNH = rotate(query_BTNH, *context.rotation)
         if not context.is_cross:

@@ -86,10 +86,10 @@ class Norm(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMSNorm of queries or keys over the head size, one scale for all heads (QK-norm).
+    """RMSNorm of queries or keys over the last axis (QK-norm): the head size, one scale for all heads, or all heads.
 
     Henry et al. 2020, arXiv 2010.04245; with RMS and a learned scale as in Dehghani et al. 2023, arXiv 2302.05442,
-    and Chameleon (2024), arXiv 2405.09818.
+    and Chameleon (2024), arXiv 2405.09818. Over all heads, before they are cut: OLMo 2 (2024), arXiv 2501.00656.
     """
 
     config: ModelConfig
