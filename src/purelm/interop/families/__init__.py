@@ -22,7 +22,7 @@ from purelm.errors import UserError, did_you_mean
 _MODULES = {
     "gpt2": "gpt2", "gpt_neox": "gpt_neox", "opt": "opt", "llama": "llama", "mistral": "mistral", "qwen2": "qwen2",
     "qwen3": "qwen3", "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma3": "gemma3", "olmo2": "olmo2",
-    "bert": "bert", "roberta": "roberta", "distilbert": "distilbert", "t5": "t5", "mt5": "t5", "bart": "bart",
+    "bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "distilbert": "distilbert", "t5": "t5", "mt5": "t5", "bart": "bart",
     "marian": "marian",
 }
 NAMES = tuple(dict.fromkeys(_MODULES.values()))
