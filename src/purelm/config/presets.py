@@ -124,16 +124,16 @@ def t5(size: str = "small", *, version: str = "1.0", **changes: object) -> Model
     """T5 (Raffel et al. 2020, JMLR 21, arXiv 1910.10683): small, base, or tiny (Tay et al. 2021, arXiv 2109.10686).
 
     Version 1.0 has ReLU and an output layer tied to embeddings of variance 1, read times 1/sqrt(width); 1.1 (Roberts et
-    al. 2023, arXiv 2203.17189; Shazeer 2020, arXiv 2002.05202) has GEGLU and an output layer of its own. Two things are
-    written otherwise and are the same at the start. T5 does not divide scores by sqrt(head_size), but starts its
-    queries smaller by as much: attention_scale=1.0 reads released weights. And its GELU is the tanh approximation.
+    al. 2023, arXiv 2203.17189; Shazeer 2020, arXiv 2002.05202) has GEGLU, by GELU's tanh approximation, and an output
+    layer of its own. One thing is written otherwise and is the same at the start: T5 does not divide scores by
+    sqrt(head_size), but starts its queries smaller by as much; attention_scale=1.0 reads released weights.
     Dropout is 0; version 1.0 was trained with 0.1 in all four places. Raises UserError for another size or version.
     """
     if version not in ("1.0", "1.1"):
         raise UserError(f"t5(version='{version}') is no version of it: choose '1.0' or '1.1'")
     own = {"feed_forward": "relu", "tied_embeddings": True, "head_scale": "inverse_sqrt_width"}
     if version == "1.1":
-        own = {"feed_forward": "geglu", "tied_embeddings": False, "head_scale": "one"}
+        own = {"feed_forward": "geglu_tanh", "tied_embeddings": False, "head_scale": "one"}
     shape = _pick(T5_SIZES[version], size, "t5")
     config = ModelConfig(
         architecture="encoder_decoder", vocabulary_size=32_128, context_length=512, positions="t5",

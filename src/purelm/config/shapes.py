@@ -125,6 +125,13 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
          "choose one"),
         (not (config.embedding_norm and config.norm == "none"),
          "config.model.embedding_norm has no effect with config.model.norm=none: choose layer_norm or rms_norm"),
+        *_norm_requirements(config),
+        (config.position_offset == 0 or config.positions == "learned",
+         f"config.model.position_offset={config.position_offset} has no effect with config.model.positions="
+         f"{config.positions}: choose learned, or leave it out"),
+        (not config.sinusoidal_halves or config.positions == "sinusoidal",
+         f"config.model.sinusoidal_halves has no effect with config.model.positions={config.positions}: choose "
+         "sinusoidal, or leave it out"),
         (config.norm_place == "pre" or config.norm != "none",
          f"config.model.norm_place={config.norm_place} has no effect with config.model.norm=none: "
          "choose layer_norm or rms_norm"),
@@ -132,10 +139,52 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
 
 
 def _attention_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
-    """Options of attention and its positions that are set where nothing reads them."""
+    """Options of attention and its positions that lack what they need, or are set where nothing reads them."""
+    scaling = config.rope_scaling
+    readers = {"rope_scaling_factor": ("linear", "llama3", "yarn"), "rope_original_length": ("llama3", "yarn"),
+               "rope_low_frequency_factor": ("llama3",), "rope_high_frequency_factor": ("llama3",),
+               "rope_beta_fast": ("yarn",), "rope_beta_slow": ("yarn",), "rope_attention_factor": ("yarn",)}
     return [
+        (scaling == "none" or config.positions == "rope",
+         f"config.model.rope_scaling={scaling} has no effect with config.model.positions={config.positions}: "
+         "choose rope"),
+        *((scaling in wanted or getattr(config, name) == getattr(ModelConfig(), name),
+           f"config.model.{name}={getattr(config, name)} has no effect with config.model.rope_scaling={scaling}: "
+           f"leave it out, or choose {' or '.join(wanted)}") for name, wanted in readers.items()),
+        (scaling not in ("llama3", "yarn") or config.rope_original_length is not None,
+         f"config.model.rope_scaling={scaling} needs config.model.rope_original_length, the context of pretraining: "
+         "set that too"),
+        (config.rope_low_frequency_factor < config.rope_high_frequency_factor,
+         f"config.model.rope_low_frequency_factor={config.rope_low_frequency_factor} must be below "
+         f"config.model.rope_high_frequency_factor={config.rope_high_frequency_factor}"),
+        (config.rope_beta_slow < config.rope_beta_fast,
+         f"config.model.rope_beta_slow={config.rope_beta_slow} must be below "
+         f"config.model.rope_beta_fast={config.rope_beta_fast}"),
         (config.qk_norm or config.qk_norm_over == "head",
          f"config.model.qk_norm_over={config.qk_norm_over} has no effect without config.model.qk_norm: set that too"),
+    ]
+
+
+def _norm_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
+    """Switches of norms, which some norms do not have."""
+    separate = config.parallel_norms == "separate"
+    return [
+        (not config.norm_offset or config.norm != "none",
+         "config.model.norm_offset has no effect with config.model.norm=none: choose layer_norm or rms_norm"),
+        (not config.norm_offset or config.norm_scale,
+         "config.model.norm_offset has no effect with config.model.norm_scale=False: set that to True"),
+        (config.norm_bias is None or config.norm == "layer_norm",
+         f"config.model.norm_bias={config.norm_bias} has no effect with config.model.norm={config.norm}: choose "
+         "layer_norm, or leave it out"),
+        (not separate or config.parallel_block,
+         "config.model.parallel_norms=separate has no effect with config.model.parallel_block=False: set that to True, "
+         "or leave it out"),
+        (not separate or config.norm_place in ("pre", "sandwich"),
+         f"config.model.parallel_norms=separate has no effect with config.model.norm_place={config.norm_place}: choose "
+         "pre or sandwich"),
+        (not separate or config.norm != "none",
+         "config.model.parallel_norms=separate has no effect with config.model.norm=none: choose layer_norm or "
+         "rms_norm"),
     ]
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from purelm.config import ModelConfig
 from purelm.config.shapes import (
     TRANSFORMERS,
+    embedding_width,
     encoder_layers,
     feed_forward_width,
     head_size,
@@ -22,7 +23,7 @@ from purelm.models.dtypes import compute_dtype
 from purelm.models.make import make_model
 
 # Subtrees that hold the vocabulary or positions: what scaling laws leave out (Kaplan et al. 2020, arXiv 2001.08361).
-EMBEDDINGS = ("embedding", "positions", "token_types", "head")
+EMBEDDINGS = ("embedding", "embedding_projection", "positions", "token_types", "head", "head_projection")
 
 
 def parameter_shapes(config: ModelConfig) -> Any:
@@ -43,7 +44,8 @@ def count_parameters(params: Any, *, embeddings: bool = True) -> int:
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Weights that one token is multiplied by: every layer's matrices (shared ones once a layer) and the head.
+    """Weights that one token is multiplied by: every layer's matrices (shared ones once a layer), the head, and what
+    leads to and from a table of embedding_width.
 
     Of an encoder-decoder, those of both stacks: a token is one of the source and one of the target. Of other networks,
     every matrix but embeddings, and a tied head.
@@ -54,10 +56,22 @@ def matmul_parameters(config: ModelConfig) -> int:
     kv_heads = num_kv_heads(config) * head_size(config)
     attention = config.width * (2 * heads + 2 * kv_heads)
     feed_forward = config.width * (3 if is_gated(config) else 2) * feed_forward_width(config)
-    count = config.num_layers * (attention + feed_forward) + config.width * vocabulary_size(config)
+    count = config.num_layers * (attention + feed_forward) + _head_matmul_parameters(config)
     if config.architecture == "encoder_decoder":
         count += config.num_layers * attention + encoder_layers(config) * (attention + feed_forward)
-    return count + (config.width ** 2 if config.head_transform else 0)
+        count += _projection(config)
+    return count + _projection(config) + (config.width ** 2 if config.head_transform else 0)
+
+
+def _head_matmul_parameters(config: ModelConfig) -> int:
+    if not config.tied_embeddings:
+        return config.width * vocabulary_size(config)
+    return embedding_width(config) * vocabulary_size(config) + _projection(config)
+
+
+def _projection(config: ModelConfig) -> int:
+    """Of the matrix between the table of embeddings and the stream."""
+    return 0 if config.embedding_width is None else config.embedding_width * config.width
 
 
 def _other_matmul_parameters(config: ModelConfig) -> int:

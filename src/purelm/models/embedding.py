@@ -7,35 +7,35 @@ import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import vocabulary_size
+from purelm.config.shapes import embedding_width, vocabulary_size
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import embedding_initializer, kernel_initializer
 from purelm.models.quantization import Quantized, parameter, take_rows
 
 
 class Embedding(nn.Module):
-    """tokens_BT -> x_BTD: a row of the table [V, D] each, times sqrt(D) with embedding_scale=sqrt_width.
+    """tokens_BT -> x_BTE: a row of the table [V, E] each, times sqrt(D) with embedding_scale=sqrt_width.
 
-    Vaswani et al. 2017 (arXiv 1706.03762, section 3.4).
+    Vaswani et al. 2017 (arXiv 1706.03762, section 3.4). E is D unless config.embedding_width says otherwise.
     """
 
     config: ModelConfig
 
     def setup(self) -> None:
         config = self.config
-        shape = (vocabulary_size(config), config.width)
+        shape = (vocabulary_size(config), embedding_width(config))
         self.embedding = parameter(self, "embedding", embedding_initializer(config), shape, param_dtype(config))
 
     def table(self) -> jax.Array | Quantized:
-        """[V, D], in the parameters' type."""
+        """[V, E], in the parameters' type."""
         return self.embedding
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
         if isinstance(self.embedding, Quantized):
-            x_BTD = take_rows(self.embedding, tokens_BT).astype(compute_dtype(self.config))
+            x_BTE = take_rows(self.embedding, tokens_BT).astype(compute_dtype(self.config))
         else:
-            x_BTD = jnp.take(self.embedding, tokens_BT, axis=0, mode="clip").astype(compute_dtype(self.config))
-        return x_BTD if self.config.embedding_scale == "one" else x_BTD * self.config.width ** 0.5
+            x_BTE = jnp.take(self.embedding, tokens_BT, axis=0, mode="clip").astype(compute_dtype(self.config))
+        return x_BTE if self.config.embedding_scale == "one" else x_BTE * self.config.width ** 0.5
 
 
 class TokenTypes(nn.Module):

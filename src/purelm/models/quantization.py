@@ -2,8 +2,8 @@
 
 Symmetric rounding to the nearest of 2^bits - 1 levels. int8 has one scale an output channel (Jacob et al. 2018, arXiv
 1712.05877; Dettmers et al. 2022, arXiv 2208.07339), int4 one a group of inputs and output channel, two values a byte
-(Frantar et al. 2022, GPTQ, arXiv 2210.17323, section 3, with rounding alone). Embeddings and output layers have int8
-with int4 too. Biases, norms and positions stay as they are.
+(Frantar et al. 2022, GPTQ, arXiv 2210.17323, section 3, with rounding alone). Embeddings, their projections
+and output layers have int8 with int4 too. Biases, norms and positions stay as they are.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def quantize_params(config: ModelConfig, params: Any, kind: Kind) -> Any:
         keys = [str(key.key) if hasattr(key, "key") else str(key) for key in path]
         table = keys[-2:] == ["embedding", "embedding"]
         linear = keys[-1] == "kernel" and "layers" in keys
-        if not (table or linear or keys[-2:] == ["head", "kernel"]):
+        outside = keys[-1] == "kernel" and keys[-2] in ("head", "embedding_projection", "head_projection")
+        if not (table or linear or outside):
             return matrix
         return quantize(matrix, _BITS[kind] if linear else max(_BITS[kind], 8), axis=1 if table else 0)
 

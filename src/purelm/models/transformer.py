@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,10 +12,10 @@ import jax.numpy as jnp
 from purelm.config import ModelConfig
 from purelm.config.numbers import is_zero
 from purelm.config.shapes import check_model, encoder_config
-from purelm.errors import UserError
 from purelm.models.attention_forms import softcap
 from purelm.models.block import KeysValues
-from purelm.models.cache import Cache, access, token_rows
+from purelm.models.cache import access, token_rows
+from purelm.models.call_checks import check_call, check_inputs
 from purelm.models.choice import choose_implementation
 from purelm.models.context import AttentionContext, attention_context, cross_context, paged_context
 from purelm.models.dropout import dropout
@@ -76,6 +77,9 @@ class Transformer(nn.Module):
         config = self.config
         check_model(config)
         self.embedding = Embedding(config)
+        if config.embedding_width is not None:
+            self.embedding_projection = Linear(config, config.width, "hidden", bias=False)
+            self.head_projection = Linear(config, config.embedding_width, "hidden", bias=False)
         if config.embedding_norm:
             self.embedding_norm = Norm(config)
         if config.positions == "learned":
@@ -111,7 +115,7 @@ class Transformer(nn.Module):
         return softcap(logits, self.config.logits_softcap).reshape(*x_XD.shape[:-1], -1)
 
     def head_kernel(self) -> jax.Array:
-        """[D, V]: the output layer, or the embedding transposed (Press & Wolf 2017, arXiv 1608.05859)."""
+        """[D, V]: the output layer, or the embedding transposed ([E, V]; Press & Wolf 2017, arXiv 1608.05859)."""
         matrix = self.embedding.table() if self.config.tied_embeddings else self.head.matrix()
         if isinstance(matrix, Quantized):
             matrix = dequantize(matrix, compute_dtype(self.config))
@@ -125,10 +129,11 @@ class Transformer(nn.Module):
         """What the output layer reads, in place of logits, which are softcap(x_BTD @ head_kernel + head_bias).
 
         `inputs` are those of `features`. head_transform: norm(activation(linear(x))) as in BERT (Devlin et al. 2019);
-        head_scale: x / sqrt(D) before a tied table (T5 v1.0: Raffel et al. 2020, arXiv 1910.10683).
+        head_scale: x / sqrt(D) before a tied table (T5 v1.0: Raffel et al. 2020, arXiv 1910.10683). A tied table of
+        embedding_width reads a projection x_BTE (OPT: Zhang et al. 2022, arXiv 2205.01068).
         """
-        output = self.features(tokens_BT, **inputs)
-        if not self.config.head_transform and self.config.head_scale == "one":
+        config, output = self.config, self.features(tokens_BT, **inputs)
+        if not (config.head_transform or self._is_projected()) and config.head_scale == "one":
             return output
         collected = output.intermediates
         if collected is not None:
@@ -140,7 +145,17 @@ class Transformer(nn.Module):
         if config.head_transform:
             activation = (ACTIVATIONS | GATES)[config.feed_forward]
             x = self.head_transform_norm(activation(self.head_transform(x)))
+        if self._is_projected():
+            x = self.head_projection(x)
         return x if config.head_scale == "one" else x * config.width ** -0.5
+
+    def _is_projected(self) -> bool:
+        return self.config.tied_embeddings and self.config.embedding_width is not None
+
+    def token_embedding(self, tokens_BT: jax.Array) -> jax.Array:
+        """x_BTD of tokens alone, without positions; a factorized table's (ALBERT: Lan et al. 2020) projected."""
+        x_BTE = self.embedding(tokens_BT)
+        return x_BTE if self.config.embedding_width is None else self.embedding_projection(x_BTE)
 
     def encode(
         self, source_BS: jax.Array, *, source_positions_BS: jax.Array | None = None,
@@ -149,7 +164,7 @@ class Transformer(nn.Module):
         """What an encoder-decoder's encoder makes of the source, for calls' `encoded`; inputs as in `features`."""
         output = self.encoder.features(
             source_BS, positions_BT=source_positions_BS, segments_BT=source_segments_BS, deterministic=deterministic,
-            embedding=self.embedding if self.config.shared_embeddings else None)
+            embedding=self.token_embedding if self.config.shared_embeddings else None)
         return Encoded(output.logits_BTV, source_segments_BS)
 
     def precompute(self, encoded: Encoded) -> Encoded:
@@ -161,7 +176,7 @@ class Transformer(nn.Module):
         self, tokens_BT: jax.Array, *, positions_BT: jax.Array | None = None, segments_BT: jax.Array | None = None,
         token_types_BT: jax.Array | None = None, prefix_BT: jax.Array | None = None, encoded: Encoded | None = None,
         cache: AnyCache | None = None, new_lengths: jax.Array | None = None, deterministic: bool = True,
-        collect: bool = False, embedding: Embedding | None = None,
+        collect: bool = False, embedding: Callable[[jax.Array], jax.Array] | None = None,
     ) -> Output:
         """The final, normalized x_BTD of the stack in place of logits.
 
@@ -169,17 +184,17 @@ class Transformer(nn.Module):
         segments_BT: attention stays inside a segment, of the source too; none is one for all. token_types_BT: below
         config.token_types; none is all 0. prefix_BT: True on a prompt's tokens, which see each other both ways
         (config.prefix_attention; with a cache, a prompt comes in one call). encoded: of an encoder-decoder, what
-        `encode` gave. cache: what was seen before. new_lengths: int32, a
-        scalar or [B], how many of the T tokens are no padding, which is on the right and which the cache forgets; none
-        is all. collect: fill Output.intermediates. embedding: the table to read in
-        place of the model's own. Dropout needs rngs={"dropout": key} and deterministic=False.
+        `encode` gave. cache: what was seen before. new_lengths: int32, a scalar or [B], how many of the T tokens are no
+        padding, which is on the right and which the cache forgets; none is all. collect: fill Output.intermediates.
+        embedding: read in place of the model's own `token_embedding`. Dropout needs rngs={"dropout": key} and
+        deterministic=False.
         """
         config = self.config
         num_tokens = tokens_BT.shape[1]
         if self.is_initializing() and config.architecture == "encoder_decoder" and encoded is None:
             encoded = self.encode(tokens_BT)
-        self._check_call(num_tokens, segments_BT, cache, new_lengths, collect)
-        self._check_inputs(token_types_BT, prefix_BT, encoded)
+        check_call(config, num_tokens, segments_BT, cache, new_lengths, collect)
+        check_inputs(config, token_types_BT, prefix_BT, encoded)
         if positions_BT is None:
             positions_BT = jnp.arange(num_tokens)[None] if cache is None else token_rows(cache.length, num_tokens)
         x_BTD = self._embed(tokens_BT, positions_BT, token_types_BT, embedding, deterministic)
@@ -213,11 +228,11 @@ class Transformer(nn.Module):
 
     def _embed(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, token_types_BT: jax.Array | None,
-        embedding: Embedding | None, deterministic: bool,
+        embedding: Callable[[jax.Array], jax.Array] | None, deterministic: bool,
     ) -> jax.Array:
         """Embedding, plus absolute positions and token types, normalized and dropped out where asked for."""
         config = self.config
-        x_BTD = self.embedding(tokens_BT) if embedding is None else embedding(tokens_BT)
+        x_BTD = (self.token_embedding if embedding is None else embedding)(tokens_BT)
         if config.positions == "learned":
             x_BTD = x_BTD + self.positions(positions_BT)
         if config.positions == "sinusoidal":
@@ -251,38 +266,3 @@ class Transformer(nn.Module):
         bias_BNTS = None if relative is None else relative(positions_BT, key_positions_BS)
         return attention_context(
             config, implementation, positions_BT, key_positions_BS, bias_BNTS, segments_BT, use, prefix_BT, cross)
-
-    def _check_call(
-        self, num_tokens: int, segments_BT: jax.Array | None, cache: AnyCache | None, new_lengths: jax.Array | None,
-        collect: bool,
-    ) -> None:
-        config = self.config
-        if cache is None and config.positions == "learned" and num_tokens > config.context_length:
-            raise UserError(f"{num_tokens} tokens do not fit config.model.context_length={config.context_length} "
-                            "learned positions: give fewer tokens")
-        if cache is not None and config.architecture == "encoder":
-            raise UserError("an encoder has no cache, since each token sees the ones after it: leave cache out")
-        if cache is not None and segments_BT is not None:
-            raise UserError("segments_BT cannot be given with a cache, which holds one segment a row: give one of them")
-        if cache is None and new_lengths is not None:
-            raise UserError("new_lengths says what a cache keeps, and there is none: give cache, or segments_BT")
-        if isinstance(cache, PagedCache) and collect:
-            raise UserError("attention weights over pages are not collected: give a cache of init_cache")
-        rolls = isinstance(cache, Cache) and cache.rolling
-        if cache is not None and not rolls and num_tokens > cache.capacity:
-            raise UserError(f"{num_tokens} tokens do not fit a cache of {cache.capacity}: make it longer")
-
-    def _check_inputs(
-        self, token_types_BT: jax.Array | None, prefix_BT: jax.Array | None, encoded: Encoded | None
-    ) -> None:
-        """Inputs that the config does not read are refused, and so is one that is missing."""
-        config = self.config
-        if token_types_BT is not None and not config.token_types:
-            raise UserError("token_types_BT is given, but config.model.token_types is 0: set how many there are")
-        if prefix_BT is not None and not config.prefix_attention:
-            raise UserError("prefix_BT is given, but config.model.prefix_attention is off: set it")
-        if encoded is not None and config.architecture != "encoder_decoder":
-            raise UserError(f"encoded is given to config.model.architecture={config.architecture}, which reads none: "
-                            "choose encoder_decoder")
-        if encoded is None and config.architecture == "encoder_decoder":
-            raise UserError("an encoder-decoder reads a source: give encoded=, the result of method 'encode'")

@@ -112,7 +112,7 @@ def layer_factors(config: Config, params_shapes: Any) -> Any:
         below = model.num_layers if model.architecture.endswith("encoder_decoder") else 0
         encoder_layers = model.encoder_layers or model.num_layers
         if inside is None:
-            lowest = re.search(r"(^|/)(embedding|positions|token_types|embedding_norm|relative_bias)/", name)
+            lowest = re.search(r"(^|/)(embedding(_projection|_norm)?|positions|token_types|relative_bias)/", name)
             return decay ** ((below + encoder_layers if below else model.num_layers) + 1) if lowest else 1.0
         layers, offset = (encoder_layers, below) if inside[2] else (model.num_layers, 0)
         if inside[4] is not None:

@@ -25,6 +25,8 @@ PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"^head/bias$", PartitionSpec("tensor")),
     (r"^head_transform/kernel$", PartitionSpec("fsdp", None)),
     (r"^head_transform/bias$", PartitionSpec()),
+    (r"^(encoder/)?embedding_projection/kernel$", PartitionSpec(None, "fsdp")),
+    (r"^head_projection/kernel$", PartitionSpec("fsdp", None)),
     (r"^(encoder/)?layers/(cross_)?attention/(query|key|value)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
     (r"^(encoder/)?layers/(cross_)?attention/(query|key|value)/bias$", PartitionSpec(None, "tensor")),
     (r"^(encoder/)?layers/(cross_)?attention/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
@@ -37,8 +39,8 @@ PARAMETER_RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"^(encoder/)?layers/((cross_)?attention|feed_forward)_residual_scale$", PartitionSpec()),
     (r"^(encoder/)?relative_bias/", PartitionSpec()),
     # What a task, of the user's own perhaps, puts beside the model.
-    (r"^(?!(adapters|encoder|layers|embedding|positions|token_types|relative_bias|head|head_transform)/)",
-     PartitionSpec()),
+    (r"^(?!(adapters|encoder|layers|embedding|embedding_projection|positions|token_types|relative_bias|head|"
+     r"head_transform|head_projection)/)", PartitionSpec()),
 )
 
 USE_RULES: tuple[tuple[str, PartitionSpec | None], ...] = (
@@ -89,10 +91,10 @@ def check_sizes(config: Config) -> None:
             raise UserError(f"config.parallel: fsdp={parallel.fsdp}, tensor={parallel.tensor}: networks of "
                             f"architecture {model.architecture} are whole on each device; set both to 1")
         return
-    for axis, field in (("fsdp", "width"), ("tensor", "num_heads"), ("tensor", "num_kv_heads"),
-                        ("tensor", "feed_forward_width"), ("tensor", "vocabulary_size")):
+    for axis, field in (("fsdp", "width"), ("fsdp", "embedding_width"), ("tensor", "num_heads"),
+                        ("tensor", "num_kv_heads"), ("tensor", "feed_forward_width"), ("tensor", "vocabulary_size")):
         parts, size = getattr(parallel, axis), getattr(model, field)
-        if size % parts:
+        if size is not None and size % parts:
             hint = f"a multiple, such as {-(-size // parts) * parts}, would do"
             if field == "vocabulary_size":
                 hint += " (a larger vocabulary is padding)"
