@@ -30,6 +30,9 @@ from purelm.models import Transformer
 # field -> (what must change, the base it is changed on, its other value). "parameters": their shapes, types or initial
 # values. "outputs": the logits of the same parameters. "training": the same, with dropout. "program": what is compiled.
 ENCODER_DECODER = {"architecture": "encoder_decoder"}
+LLAMA3 = {"positions": "rope", "rope_scaling": "llama3", "rope_scaling_factor": 8.0, "rope_original_length": 16}
+YARN = {"positions": "rope", "rope_scaling": "yarn", "rope_scaling_factor": 8.0, "rope_original_length": 64,
+        "rope_base": 100.0, "rope_beta_fast": 4.0, "head_size": 16}
 CHANGES = {
     "architecture": ("outputs", {}, "encoder"),
     "encoder_layers": ("parameters", ENCODER_DECODER, 1),
@@ -50,6 +53,14 @@ CHANGES = {
     "feed_forward_width": ("parameters", {}, 24),
     "positions": ("outputs", {"positions": "none"}, "alibi"),
     "rope_base": ("outputs", {"positions": "rope"}, 500.0),
+    "rope_scaling": ("outputs", LLAMA3, "yarn"),
+    "rope_scaling_factor": ("outputs", {"positions": "rope", "rope_scaling": "linear"}, 8.0),
+    "rope_original_length": ("outputs", LLAMA3, 64),
+    "rope_low_frequency_factor": ("outputs", LLAMA3, 2.0),
+    "rope_high_frequency_factor": ("outputs", LLAMA3, 8.0),
+    "rope_beta_fast": ("outputs", YARN, 2.0),
+    "rope_beta_slow": ("outputs", YARN, 3.0),
+    "rope_attention_factor": ("outputs", YARN, 2.0),
     "rope_fraction": ("outputs", {"positions": "rope"}, 0.5),
     "relative_buckets": ("parameters", {"positions": "t5"}, 8),
     "relative_max_distance": ("outputs", {"positions": "t5", "relative_buckets": 8}, 12),
@@ -189,6 +200,14 @@ def test_zero_outputs_start_every_block_as_the_identity():
 
 
 REFUSED = [
+    ({"rope_scaling": "linear"}, "rope_scaling=linear has no effect with config.model.positions=learned"),
+    ({"positions": "rope", "rope_scaling_factor": 2.0}, "rope_scaling_factor=2.0 has no effect .*rope_scaling=none"),
+    ({**LLAMA3, "rope_scaling": "linear"}, "rope_original_length=16 has no effect with .*rope_scaling=linear"),
+    ({**LLAMA3, "rope_beta_fast": 16.0}, "rope_beta_fast=16.0 has no effect .*llama3: leave it out, or choose yarn"),
+    ({**YARN, "rope_low_frequency_factor": 2.0}, "rope_low_frequency_factor=2.0 has no effect .*yarn"),
+    ({**LLAMA3, "rope_original_length": None}, "rope_scaling=llama3 needs config.model.rope_original_length"),
+    ({**LLAMA3, "rope_low_frequency_factor": 4.0}, "must be below config.model.rope_high_frequency_factor=4.0"),
+    ({**YARN, "rope_beta_slow": 4.0}, "rope_beta_slow=4.0 must be below config.model.rope_beta_fast=4.0"),
     ({"qk_norm_over": "all_heads"}, "qk_norm_over=all_heads has no effect without config.model.qk_norm"),
     ({"width": 18}, "num_heads=4 does not divide config.model.width=18"),
     ({"num_kv_heads": 3}, "num_kv_heads=3 does not divide config.model.num_heads=4"),

@@ -20,7 +20,10 @@ _LARGEST_SEED = 2**31 - 1
 # What an evaluation may change: nothing that the parameters or the training depend on.
 _SECTIONS_OF_EVALUATION = ("data.", "decoding.", "task.")
 _OF_EVALUATION = frozenset({
-    "model.context_length", "model.rope_base", "model.attention_window", "model.attention_scale",
+    "model.context_length", "model.rope_base", "model.rope_local_base", "model.rope_scaling",
+    "model.rope_scaling_factor", "model.rope_original_length", "model.rope_low_frequency_factor",
+    "model.rope_high_frequency_factor", "model.rope_beta_fast", "model.rope_beta_slow", "model.rope_attention_factor",
+    "model.attention_window", "model.attention_pattern", "model.attention_scale",
     "model.attention_softcap", "model.logits_softcap", "model.attention_implementation", "model.scan_layers",
     "model.remat", "model.compute_dtype", "model.prefix_attention", "training.batch_size",
     "training.accumulation_steps", "training.loss_chunk"})

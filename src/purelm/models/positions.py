@@ -12,6 +12,7 @@ from purelm.config import ModelConfig
 from purelm.config.shapes import rotated_size
 from purelm.models.dtypes import compute_dtype, param_dtype
 from purelm.models.initialization import embedding_initializer
+from purelm.models.rope_scaling import scaled_frequencies
 
 
 def sinusoidal(positions_BT: jax.Array, width: int, *, halves: bool = False) -> jax.Array:
@@ -48,12 +49,15 @@ class LearnedPositions(nn.Module):
 def rotation(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cosines and sines [B, T, 1, R/2] float32 of RoPE's angles p * base^(-2i/R), R = rotated_size(config).
 
-    Su et al. 2021, RoFormer, arXiv 2104.09864, equation 15.
+    Su et al. 2021, RoFormer, arXiv 2104.09864, equation 15. config.rope_scaling changes the angles, and with yarn
+    multiplies both by a factor.
     """
     rotated = rotated_size(config)
     frequencies = config.rope_base ** (-jnp.arange(0, rotated, 2, dtype=jnp.float32) / rotated)
+    frequencies, factor = scaled_frequencies(config, frequencies)
     angles = positions_BT[..., None, None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return (cos, sin) if factor == 1 else (cos * factor, sin * factor)
 
 
 def rotate(x_BTNH: jax.Array, cos_BT1R: jax.Array, sin_BT1R: jax.Array) -> jax.Array:

@@ -91,6 +91,8 @@ def with_values(config: Config, values: Mapping[str, float | jax.Array]) -> Conf
 def _is_lifted(config: Config, path: str) -> bool:
     if path == "seed" and config.task.name == "word_vectors":
         return False
+    if path == "model.rope_base" and config.model.rope_scaling == "yarn":  # Its dimensions follow the base.
+        return False
     name = path.rpartition(".")[0] if path.rpartition(".")[2].isdecimal() else path
     return name in LIFTED and ("." not in config.task.name or name == "seed" or name.startswith("optimizer."))
 
