@@ -77,6 +77,13 @@ def test_what_an_architecture_cannot_do_is_refused(task, model, message):
         validate(config)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_encoder_has_types_of_tokens_for_every_task(number):
+    """Reddens where a pretrained encoder (BERT's 2 types, RoBERTa's 1) could not be taken for one of them."""
+    for task in ("masked_language_modeling", "classification", "tagging", "extractive_qa"):
+        validate(dataclasses.replace(config_for(task), model=ModelConfig(architecture="encoder", token_types=number)))
+
+
 def test_a_transformer_and_a_recurrent_network_share_only_what_both_read():
     assert reads("decoder", "num_heads") and not reads("recurrent", "num_heads")
     assert reads("recurrent", "cell") and not reads("encoder", "cell")

@@ -119,7 +119,8 @@ def test_loss_is_pytorchs_cross_entropy_at_the_hidden_places(data, params):
     assert sums["weight"] == len(rows) and sums["loss"] == sums["cross_entropy"]
 
 
-@pytest.mark.parametrize("head", [{}, {"head_transform": True, "head_bias": True}, {"tied_embeddings": False}])
+@pytest.mark.parametrize("head", [{}, {"head_transform": True, "head_bias": True, "token_types": 2},
+                                  {"tied_embeddings": False}])
 def test_chunked_loss_equals_whole(data, head):
     # Reddens where the chunked path forgets the bias or the transform.
     config = make_config(loss_chunk=100)

@@ -77,7 +77,7 @@ def test_tags_that_are_unknown_or_not_given():
     assert records[0]["words"].max() == 1 and tagging.collate(make_config(), records, 8)["weights"].sum() == 0
 
 
-@pytest.mark.parametrize("model", [{}, {"architecture": "recurrent", "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("model", [{"token_types": 2}, {"architecture": "recurrent", "bidirectional": True}], ids=str)
 def test_gradients_padding_and_shapes(model):
     config = make_config(**model)
     params = tagging.initialize(config, jax.random.key(0))

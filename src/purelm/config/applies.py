@@ -91,7 +91,8 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     "training.z_loss": _EXAMPLES | _WINDOWS - {"word_vectors"},
     "training.loss_chunk": frozenset({"language_modeling", "masked_language_modeling", "span_corruption",
                                       "sequence_to_sequence", "dialogue", "code_generation"}),
-    "model.token_types": frozenset({"classification", "extractive_qa"}),
+    # Windows and sentences are all of the first type; a pretrained encoder has the others all the same.
+    "model.token_types": frozenset({"classification", "extractive_qa", "masked_language_modeling", "tagging"}),
     "model.prefix_attention": frozenset({"language_modeling", "span_corruption", "sequence_to_sequence"}),
     "model.num_classes": frozenset({"classification", "tagging"}),
     "model.pooling": frozenset({"classification"}),
@@ -120,9 +121,6 @@ def check_applies(config: Config) -> None:
     if name == "word_vectors":
         _check_word_vectors(config)
     check_decoding(config)
-    if name == "extractive_qa" and config.model.token_types == 1:
-        raise UserError("config.model.token_types=1 says nothing to extractive_qa; give 2 (question, paragraph), 3 "
-                        "(words of the paragraph that are in the question too) or 0")
     if config.adapter.rank is None and (found := _set_fields(config.adapter)):
         raise UserError(f"config.adapter.{found[0]} has no effect without config.adapter.rank; set that too")
     writes = ("language_modeling", "code_generation", "dialogue")

@@ -139,8 +139,11 @@ def initialize_body(config: Config, key: jax.Array) -> tuple[Any, jax.Array, jax
 
 
 def features_of(config: Config, params: Any, batch: Mapping[str, jax.Array], key: jax.Array | None) -> jax.Array:
-    """The model's features x_BTD of a batch; `key` of dropout, None is deterministic."""
-    inputs = {"token_types_BT": batch["token_types"]} if config.model.token_types else {}
+    """The model's features x_BTD of a batch, whose tokens are all of type 0 where it gives no token_types.
+
+    key: of dropout; None is deterministic.
+    """
+    inputs = {"token_types_BT": batch["token_types"]} if "token_types" in batch else {}
     return make_model(config.model).apply(
         {"params": params}, batch["tokens"], segments_BT=batch["segments"], method="hidden",
         deterministic=key is None, rngs={} if key is None else {"dropout": key}, **inputs).logits_BTV
