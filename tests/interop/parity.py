@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purelm.config import Config, ModelConfig, TaskConfig, validate
+from purelm.config import Config, ModelConfig, TaskConfig, TrainingConfig, validate
 from purelm.inference.decode import generate
 from purelm.inference.sampling import Sampler
 from purelm.interop.families import family_of
@@ -35,6 +35,8 @@ PADDING = 5  # Of the row that is padded on the left; the one padded on the righ
 TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 _PADDED = -1e30
+# Names of tensors in files that transformers' own modules call otherwise (its conversion_mapping.py).
+_IN_FILES = {"GPTNeoXForCausalLM": {"lm_head.weight": "embed_out.weight"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,16 @@ def make(model_class: type, config_class: type, *, seed: int = 0, **fields: Any)
     return model.requires_grad_(True)
 
 
+def state_of(model: Any) -> dict[str, np.ndarray]:
+    """The model's tensors by their names in files, tied ones under each of their names."""
+    return {_name_in_file(model, name): tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def _name_in_file(model: Any, name: str) -> str:
+    renamed = _IN_FILES.get(type(model).__name__, {})
+    return renamed.get(name, name)
+
+
 def fields_of(model: Any) -> dict[str, Any]:
     """Every field of the model's config.json, defaults too."""
     return json.loads(model.config.to_json_string(use_diff=False))
@@ -87,13 +99,12 @@ def ours(model: Any) -> Ours:
     task = family.TASKS[type(model).__name__]
     classes = {"num_classes": model.config.num_labels} if task in ("classification", "tagging") else {}
     config = read_model(model_type, values, task, **classes)
-    whole = Config(model=config, task=TaskConfig(name=task))
+    whole = Config(model=config, task=TaskConfig(name=task), training=TrainingConfig(num_steps=1))
     validate(whole, recorded=True)
     # What save_pretrained leaves out, being a default, must be understood as that default.
     assert read_model(model_type, json.loads(model.config.to_json_string()), task, **classes) == config
     tensors = family.tensors(config, task)
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    params = params_from(tensors, _shapes(whole), state.__getitem__)
+    params = params_from(tensors, _shapes(whole), state_of(model).__getitem__)
     return Ours(config, params, task, family, tensors)
 
 
@@ -104,7 +115,7 @@ def _shapes(config: Config) -> Any:
 def check_way_back(model: Any, taken: Ours) -> None:
     """Tensors have the same bytes again, and the config says the same, both as it is written and as transformers
     understands what is written."""
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    state = state_of(model)
     written = tensors_from(taken.tensors, taken.params)
     aliases = taken.family.aliases(taken.config, taken.task)
     kept = re.compile("|".join(taken.family.KEPT) or r"(?!)")
@@ -126,8 +137,7 @@ def check_way_back(model: Any, taken: Ours) -> None:
 
 def draw_tokens(model: Any, rows: int, length: int, seed: int = 0) -> np.ndarray:
     """int32 [rows, length], none of them a special id: torch gives the padding's embedding no gradient."""
-    special = [model.config.pad_token_id, model.config.bos_token_id, model.config.eos_token_id,
-               getattr(model.config, "decoder_start_token_id", None)]
+    special = [getattr(model.config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "decoder_start")]
     free = [number for number in range(model.config.vocab_size) if number not in special]
     return np.random.default_rng(seed).choice(free, (rows, length)).astype(np.int32)
 
@@ -303,7 +313,8 @@ def _compare_layers(what: str, found_LBTD: Any, expected: Any, real_BT: np.ndarr
 def _compare_gradients(model: Any, taken: Ours, gradients: Any) -> None:
     """Of every parameter, each within 1e-3 of the largest entry of its own (of 0.01, where all are smaller)."""
     found = tensors_from(taken.tensors, jax.device_get(gradients))
-    theirs = dict(model.named_parameters(remove_duplicate=False))
+    theirs = {_name_in_file(model, name): parameter
+              for name, parameter in model.named_parameters(remove_duplicate=False)}
     for name, gradient in found.items():
         expected = theirs[name].grad
         expected = np.zeros_like(gradient) if expected is None else expected.numpy()
