@@ -62,7 +62,8 @@ TASKS_OF_FIELD: dict[str, frozenset[str]] = {
     **{f"decoding.{name}": frozenset({"language_modeling", "sequence_to_sequence", "span_corruption", "dialogue",
                                       "code_generation"})
        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
-                    "presence_penalty")},
+                    "presence_penalty", "banned")},
+    "decoding.force_end": frozenset({"sequence_to_sequence"}),
     "decoding.num_samples": frozenset({"code_generation"}),
     "data.format": _EXAMPLES,
     "data.text_pair_field": frozenset({"classification"}),
@@ -177,7 +178,7 @@ def check_decoding(config: Config) -> None:
 
 _BEAM = ("beam_size", "beam_groups", "diversity_penalty", "num_best")
 _DRAWS = ("temperature", "top_k", "top_p", "min_p")
-_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty", "banned", "force_end")
 
 
 def change_decoding(config: Config, changes: dict[str, Any]) -> Config:

@@ -262,6 +262,9 @@ class DecodingConfig:
                                     minimum=-1e6, maximum=1e6)
     presence_penalty: float = knob(0.0, "taken off the logit of a token that the answer has; 0 has none",
                                    minimum=-1e6, maximum=1e6)
+    banned: tuple[int, ...] = knob((), "ids that are never written, such as Marian's padding")
+    force_end: bool = knob(False, "sequence_to_sequence: the last of max_new_tokens is the end, whatever the model says "
+                           "(BART, Marian)")
     num_samples: int = knob(1, "programs a problem (code_generation)", minimum=1)
 
 
