@@ -193,6 +193,10 @@ def check_forward(model: Any, taken: Ours, *, positions: str = "given", token_ty
     import torch
 
     tokens_BT, segments_BT = draw_tokens(model, 3, LENGTH), padded_segments(LENGTH)
+    if taken.task == "classification":  # transformers' encoders pool the first column, be it padding.
+        segments_BT[1] = segments_BT[1, ::-1]
+    if positions == "own":  # RoBERTa knows padding by its id.
+        tokens_BT = np.where(segments_BT > 0, tokens_BT, model.config.pad_token_id or 0).astype(np.int32)
     positions_BT = positions_of(segments_BT, positions)
     rng = np.random.default_rng(1)
     inputs = {"positions_BT": positions_BT, "segments_BT": segments_BT}
