@@ -78,7 +78,8 @@ def test_flops_follow_the_rule():
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"feed_forward": "swiglu", "num_kv_heads": 2, "head_size": 6}, {"tied_embeddings": False}], ids=str)
+    {}, {"feed_forward": "swiglu", "num_kv_heads": 2, "head_size": 6}, {"tied_embeddings": False},
+    {"embedding_width": 6}], ids=str)
 def test_flops_count_the_matrices_that_exist(changes):
     config = small(bias=False, norm="none", positions="none", **changes)
     params = parameter_shapes(config)
@@ -89,12 +90,14 @@ def test_flops_count_the_matrices_that_exist(changes):
 
 @pytest.mark.parametrize("changes", [
     {"architecture": "encoder", "head_transform": True}, {"architecture": "encoder_decoder"},
-    {"architecture": "encoder_decoder", "encoder_layers": 3, "num_kv_heads": 2, "shared_embeddings": False}], ids=str)
+    {"architecture": "encoder_decoder", "encoder_layers": 3, "num_kv_heads": 2, "shared_embeddings": False},
+    {"architecture": "encoder_decoder", "embedding_width": 16}], ids=str)
 def test_flops_of_encoders_count_both_stacks(changes):
     config = small(bias=False, norm="none", positions="none", **changes)
     params = parameter_shapes(config)
     looked_up = 29 * 16 if not config.shared_embeddings else 0
-    assert flops_per_token(config, 0) == 6 * (count_parameters(params) - looked_up)
+    again = 16 * 16 if config.embedding_width else 0  # one projection of tokens for both stacks
+    assert flops_per_token(config, 0) == 6 * (count_parameters(params) - looked_up + again)
     # A query over one key: once a layer of each stack, and once more for what the decoder reads of the source.
     attentions = 2 if config.architecture == "encoder" else 2 + 2 + (config.encoder_layers or 2)
     assert flops_per_token(config, 1) - flops_per_token(config, 0) == 12 * attentions * 16

@@ -157,7 +157,6 @@ def test_t5_equals_hugging_face(version):
         vocab_size=29, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
         relative_attention_max_distance=10, dropout_rate=0, feed_forward_proj="gated-gelu" if gated else "relu")
     if gated:
-        theirs.dense_act_fn = "gelu"  # erf's, as GEGLU is here; released weights ran with the tanh approximation
         theirs.scale_decoder_outputs = False
     oracle = transformers.T5ForConditionalGeneration(theirs)
     if gated:

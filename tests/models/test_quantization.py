@@ -82,7 +82,8 @@ def test_products_and_rows_of_a_table(bits, rows, monkeypatch):
 
 
 @pytest.mark.parametrize("fields", [{}, {"tied_embeddings": False, "feed_forward": "swiglu", "norm": "rms_norm"},
-                                    {"scan_layers": True}, {"architecture": "encoder_decoder"}], ids=str)
+                                    {"scan_layers": True},
+                                    {"architecture": "encoder_decoder", "embedding_width": 16}], ids=str)
 def test_a_model_with_quantized_weights(fields):
     # Reddens with: a matrix left out or dequantized wrongly, the cached form reading another matrix than the full one.
     config = dataclasses.replace(CONFIG, **fields)

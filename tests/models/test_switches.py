@@ -33,6 +33,7 @@ ENCODER_DECODER = {"architecture": "encoder_decoder"}
 LLAMA3 = {"positions": "rope", "rope_scaling": "llama3", "rope_scaling_factor": 8.0, "rope_original_length": 16}
 YARN = {"positions": "rope", "rope_scaling": "yarn", "rope_scaling_factor": 8.0, "rope_original_length": 64,
         "rope_base": 100.0, "rope_beta_fast": 4.0, "head_size": 16}
+LOCAL = {"positions": "rope", "attention_window": 3, "attention_pattern": ("window", "full")}
 CHANGES = {
     "architecture": ("outputs", {}, "encoder"),
     "encoder_layers": ("parameters", ENCODER_DECODER, 1),
@@ -52,6 +53,8 @@ CHANGES = {
     "feed_forward": ("outputs", {}, "gelu_tanh"),
     "feed_forward_width": ("parameters", {}, 24),
     "positions": ("outputs", {"positions": "none"}, "alibi"),
+    "position_offset": ("parameters", {}, 2),
+    "sinusoidal_halves": ("outputs", {"positions": "sinusoidal"}, True),
     "rope_base": ("outputs", {"positions": "rope"}, 500.0),
     "rope_scaling": ("outputs", LLAMA3, "yarn"),
     "rope_scaling_factor": ("outputs", {"positions": "rope", "rope_scaling": "linear"}, 8.0),
@@ -67,18 +70,26 @@ CHANGES = {
     "norm": ("outputs", {"bias": False}, "rms_norm"),
     "norm_place": ("parameters", {}, "post"),
     "norm_scale": ("parameters", {}, False),
+    "norm_offset": ("parameters", {}, True),
+    "norm_bias": ("parameters", {}, False),
     "norm_epsilon": ("outputs", {}, 0.5),
     "embedding_norm": ("parameters", {}, True),
     "qk_norm": ("parameters", {}, True),
     "qk_norm_over": ("parameters", {"qk_norm": True}, "all_heads"),
     "attention_scale": ("outputs", {}, 2.0),
     "attention_window": ("outputs", {}, 3),
+    "attention_pattern": ("outputs", {"attention_window": 3}, ("full", "window")),
+    "rope_local_base": ("outputs", LOCAL, 300.0),
     "attention_softcap": ("outputs", {}, 0.1),
     "attention_sink": ("parameters", {}, True),
     "attention_implementation": ("program", {"attention_implementation": "naive"}, "xla"),
     "logits_softcap": ("outputs", {}, 0.1),
     "bias": ("parameters", {}, False),
+    "query_key_value_bias": ("parameters", {}, False),
+    "attention_output_bias": ("parameters", {}, False),
+    "feed_forward_bias": ("parameters", {}, False),
     "tied_embeddings": ("parameters", {}, False),
+    "embedding_width": ("parameters", {}, 8),
     "embedding_scale": ("outputs", {}, "sqrt_width"),
     "residual_scale": ("outputs", {}, "inverse_sqrt_depth"),
     "initialization": ("parameters", {}, "xavier"),
@@ -90,6 +101,7 @@ CHANGES = {
     "residual_dropout": ("training", {}, 0.5),
     "feed_forward_dropout": ("training", {}, 0.5),
     "parallel_block": ("parameters", {}, True),
+    "parallel_norms": ("parameters", {"parallel_block": True}, "separate"),
     "layer_sharing": ("parameters", {}, 2),
     "scan_layers": ("program", {}, True),
     "remat": ("program", {}, "full"),
@@ -99,10 +111,10 @@ CHANGES = {
 # What each further value of a switch changes on the base of small_models.
 VALUES = [
     ("feed_forward", value) for value in
-    ("relu", "silu", "squared_relu", "glu", "geglu", "swiglu", "reglu", "bilinear")] + [
+    ("relu", "silu", "squared_relu", "glu", "geglu", "geglu_tanh", "swiglu", "reglu", "bilinear")] + [
     ("positions", value) for value in ("none", "sinusoidal", "rope", "t5")] + [
-    ("norm", "none"), ("norm_place", "sandwich"), ("residual_scale", "rezero"), ("initialization", "lecun"),
-    ("remat", "dots")]
+    ("norm", "none"), ("norm_place", "sandwich"), ("norm_place", "output"), ("residual_scale", "rezero"),
+    ("initialization", "lecun"), ("remat", "dots")]
 
 
 def same_values(one, other):
@@ -131,7 +143,7 @@ def program(config):
 
 
 # Read by what stands on a Transformer's features, not by it (tests/models/test_classifier.py).
-CLASSIFIER = ("num_classes", "pooling", "classifier_dropout")
+CLASSIFIER = ("num_classes", "pooling", "pooling_transform", "classifier_dropout")
 FIELDS = [field.name for field in dataclasses.fields(ModelConfig)
           if field.name not in CLASSIFIER and any(reads(name, field.name) for name in TRANSFORMERS)]
 
@@ -168,6 +180,8 @@ LEARNABLE = [{"feed_forward": value} for value in
     {"norm": "none"},
     {"norm_place": "post", "positions": "t5", "relative_buckets": 8},
     {"norm_place": "sandwich", "initialization": "xavier"},
+    {"norm_place": "output", "norm_offset": True, "embedding_width": 8},
+    {"parallel_block": True, "parallel_norms": "separate", "bias": False, "query_key_value_bias": True},
     {"parallel_block": True, "residual_scale": "rezero"},
     {"parallel_block": True, "norm_place": "sandwich", "residual_scale": "inverse_sqrt_depth"},
     {"initialization": "lecun", "tied_embeddings": False, "zero_head": True, "zero_outputs": True},
@@ -200,6 +214,14 @@ def test_zero_outputs_start_every_block_as_the_identity():
 
 
 REFUSED = [
+    ({"attention_pattern": ("full", "window")}, "attention_pattern=.* needs config.model.attention_window: set that"),
+    ({"attention_pattern": ("full",), "attention_window": 3}, r"attention_pattern=\('full',\) has no window in it"),
+    ({"positions": "rope", "rope_local_base": 9.0}, "rope_local_base=9.0 is of the layers with a window"),
+    ({**LOCAL, "positions": "alibi", "rope_local_base": 9.0}, "rope_local_base=9.0 has no effect .*positions=alibi"),
+    ({**LOCAL, "scan_layers": True, "num_layers": 3}, "scan_layers repeats 2 layers .* config.model.num_layers=3: set"),
+    ({**LOCAL, "scan_layers": True, "num_layers": 6, "layer_sharing": 3, "attention_pattern": ("window", "full") * 2},
+     "scan_layers repeats 12 layers .*layer_sharing=3.*, which do not divide config.model.num_layers=6"),
+    ({**LOCAL, **ENCODER_DECODER, "scan_layers": True, "encoder_layers": 1}, "divide config.model.encoder_layers=1"),
     ({"rope_scaling": "linear"}, "rope_scaling=linear has no effect with config.model.positions=learned"),
     ({"positions": "rope", "rope_scaling_factor": 2.0}, "rope_scaling_factor=2.0 has no effect .*rope_scaling=none"),
     ({**LLAMA3, "rope_scaling": "linear"}, "rope_original_length=16 has no effect with .*rope_scaling=linear"),
@@ -218,6 +240,16 @@ REFUSED = [
     ({"zero_head": True}, "zero_head needs an output layer of its own"),
     ({"zero_outputs": True, "residual_scale": "rezero"}, "can never learn"),
     ({"norm": "none", "embedding_norm": True}, "embedding_norm has no effect"),
+    ({"norm": "none", "norm_offset": True}, "norm_offset has no effect with config.model.norm=none"),
+    ({"norm_scale": False, "norm_offset": True}, "norm_offset has no effect with config.model.norm_scale=False"),
+    ({"norm": "rms_norm", "norm_bias": False}, "norm_bias=False has no effect with config.model.norm=rms_norm"),
+    ({"norm": "none", "norm_place": "output"}, "norm_place=output has no effect"),
+    ({"parallel_norms": "separate"}, "parallel_norms=separate has no effect with config.model.parallel_block=False"),
+    ({"parallel_block": True, "parallel_norms": "separate", "norm_place": "post"},
+     "parallel_norms=separate has no effect with config.model.norm_place=post"),
+    ({"parallel_block": True, "parallel_norms": "separate", "norm": "none"}, "separate has no effect .*norm=none"),
+    ({"position_offset": 2, "positions": "rope"}, "position_offset=2 has no effect with config.model.positions=rope"),
+    ({"sinusoidal_halves": True}, "sinusoidal_halves has no effect with config.model.positions=learned"),
     ({"norm": "none", "norm_place": "post"}, "norm_place=post has no effect"),
     ({"vocabulary_size": None}, "vocabulary_size is none"),
     ({"encoder_layers": 2}, "encoder_layers has no effect with config.model.architecture=decoder"),

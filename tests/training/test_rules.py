@@ -38,7 +38,9 @@ def test_sharding_rules_name_every_parameter():
         {"layer_sharing": 2, "positions": "sinusoidal", "bias": False},
         {"architecture": "encoder", "token_types": 2, "head_transform": True, "head_bias": True},
         {"architecture": "encoder_decoder", "shared_embeddings": False, "positions": "t5", "attention_sink": True,
-         "residual_scale": "rezero", "norm_place": "sandwich"}]
+         "residual_scale": "rezero", "norm_place": "sandwich"},
+        {"architecture": "encoder_decoder", "shared_embeddings": False, "embedding_width": 4, "norm_place": "output"},
+        {"parallel_block": True, "parallel_norms": "separate", "embedding_width": 4, "tied_embeddings": False}]
     for variant in variants:
         sizes = {"vocabulary_size": 8, "num_layers": 2, "width": 8, "num_heads": 4, "context_length": 4}
         model = Transformer(ModelConfig(**sizes | variant))

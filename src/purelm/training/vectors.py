@@ -73,8 +73,9 @@ def initial_embeddings(config: Config, tokenizer: Tokenizer, params: Any) -> tup
         if not _TABLES.search(name):
             return leaf
         if leaf.shape[1] != vectors.shape[1]:
+            field = "width" if config.model.embedding_width is None else "embedding_width"
             raise UserError(f"config.init_vectors={path}: its vectors have {vectors.shape[1]} numbers, and {name} has "
-                            f"{leaf.shape[1]} (config.model.width); set --config.model.width={vectors.shape[1]}")
+                            f"{leaf.shape[1]} (config.model.{field}); set --config.model.{field}={vectors.shape[1]}")
         tables.append(name)
         filled = np.array(leaf)
         filled[ids] = vectors[rows].astype(filled.dtype)
