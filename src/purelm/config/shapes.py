@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from purelm.config.schema import ModelConfig
 from purelm.errors import UserError
@@ -52,6 +53,32 @@ def has_bias(config: ModelConfig, switch: bool | None) -> bool:
 def embedding_width(config: ModelConfig) -> int:
     """E: columns of the table of embeddings, config.embedding_width or width."""
     return config.width if config.embedding_width is None else config.embedding_width
+
+
+def layer_kinds(config: ModelConfig, num_layers: int | None = None) -> tuple[str, ...]:
+    """The kind of attention of each layer (none is config.num_layers of them): attention_pattern, repeated.
+
+    Full and windowed layers take turns in Longformer (Beltagy, Peters & Cohan 2020, arXiv 2004.05150, section 3.1, by
+    larger windows higher up), Gemma 2 (2024, arXiv 2408.00118, section 2) and Gemma 3 (2025, arXiv 2503.19786, section
+    2). Without a pattern all are of the one kind that the other fields describe, here "window".
+    """
+    pattern = config.attention_pattern or ("window",)
+    return tuple(pattern[number % len(pattern)] for number in range(num_layers or config.num_layers))
+
+
+def layer_config(config: ModelConfig, kind: str) -> ModelConfig:
+    """The config whose attention all layers of this kind have: its window, and the rotation of its positions."""
+    if not config.attention_pattern:
+        return config
+    if kind == "full":
+        return dataclasses.replace(config, attention_pattern=(), attention_window=None, rope_local_base=None)
+    local = {"rope_base": config.rope_local_base, "rope_scaling": "none"} if config.rope_local_base is not None else {}
+    return dataclasses.replace(config, attention_pattern=(), rope_local_base=None, **local)
+
+
+def layer_period(config: ModelConfig) -> int:
+    """Layers after which parameters and attention_pattern both begin anew, so that a scan can repeat them."""
+    return math.lcm(config.layer_sharing, len(config.attention_pattern) or 1)
 
 
 def vocabulary_size(config: ModelConfig) -> int:
@@ -160,6 +187,23 @@ def _attention_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
         (config.rope_beta_slow < config.rope_beta_fast,
          f"config.model.rope_beta_slow={config.rope_beta_slow} must be below "
          f"config.model.rope_beta_fast={config.rope_beta_fast}"),
+        (not config.attention_pattern or "window" in config.attention_pattern,
+         f"config.model.attention_pattern={config.attention_pattern} has no window in it: leave it and "
+         "config.model.attention_window out, or name the layers that have it"),
+        (not config.attention_pattern or config.attention_window is not None,
+         f"config.model.attention_pattern={config.attention_pattern} needs config.model.attention_window: set that, or "
+         "leave the pattern out"),
+        (config.rope_local_base is None or "window" in config.attention_pattern,
+         f"config.model.rope_local_base={config.rope_local_base} is of the layers with a window in "
+         "config.model.attention_pattern: set that too, or rope_base alone"),
+        (config.rope_local_base is None or config.positions == "rope",
+         f"config.model.rope_local_base={config.rope_local_base} has no effect with "
+         f"config.model.positions={config.positions}: choose rope"),
+        *((not (config.scan_layers and config.attention_pattern) or layers % layer_period(config) == 0,
+           f"config.model.scan_layers repeats {layer_period(config)} layers (config.model.attention_pattern has "
+           f"{len(config.attention_pattern)}, config.model.layer_sharing={config.layer_sharing}), which do not divide "
+           f"config.model.{name}={layers}: set scan_layers=False")
+          for name, layers in (("num_layers", config.num_layers), ("encoder_layers", encoder_layers(config)))),
         (config.qk_norm or config.qk_norm_over == "head",
          f"config.model.qk_norm_over={config.qk_norm_over} has no effect without config.model.qk_norm: set that too"),
     ]

@@ -87,13 +87,17 @@ def init_cache(
     """An empty cache for `length` tokens a row, in `dtype` (none is the compute type; not read with int8).
 
     per_row: each row has its own length. rolling: it keeps the last `length` tokens, attention_window or more. int8:
-    Int8Rows. Raises UserError if learned positions have fewer rows than `length`, or a ring is smaller than the window.
+    Int8Rows. Raises UserError if learned positions have fewer rows than `length`, a ring is smaller than the window, or
+    a layer has none.
     """
     if config.positions == "learned" and length > config.context_length:
         raise UserError(f"{length} tokens do not fit config.model.context_length={config.context_length} learned "
                         "positions: ask for fewer tokens")
     if rolling and config.attention_window is None:
         raise UserError("a rolling cache forgets, but config.model.attention_window is none: set it, or rolling=False")
+    if rolling and "full" in config.attention_pattern:
+        raise UserError("a rolling cache forgets, but config.model.attention_pattern has full layers, which do not: "
+                        "take one that keeps all")
     if rolling and length < config.attention_window:
         raise UserError(f"a rolling cache of {length} tokens is less than config.model.attention_window="
                         f"{config.attention_window}: make it that long")

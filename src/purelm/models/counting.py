@@ -16,6 +16,8 @@ from purelm.config.shapes import (
     feed_forward_width,
     head_size,
     is_gated,
+    layer_config,
+    layer_kinds,
     num_kv_heads,
     vocabulary_size,
 )
@@ -89,18 +91,24 @@ def flops_per_token(config: ModelConfig, context_length: int) -> int:
 
     The rule of PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B). M: matmul_parameters (the head counts, tied
     or not; embedding look-ups, norms and biases do not). S: keys a query is multiplied by, context_length or the
-    window if that is less; the causal half is not taken off. L: layers of self-attention and, over context_length, of
-    cross-attention; a token of an encoder-decoder is one of the source and one of the target, as a row of a batch
-    counts for context_length tokens there. Recomputation (remat) does not count. Networks other than Transformers: 6 M.
+    layer's window if that is less; the causal half is not taken off. L: layers of self-attention and, over
+    context_length, of cross-attention; a token of an encoder-decoder is one of the source and one of the target, as a
+    row of a batch counts for context_length tokens there. Recomputation (remat) does not count. Networks other than
+    Transformers: 6 M.
     """
     matrices = 6 * matmul_parameters(config)
     if config.architecture not in TRANSFORMERS:
         return matrices
-    window = config.attention_window
-    keys = config.num_layers * (context_length if window is None else min(window, context_length))
+    keys = _keys_seen(config, config.num_layers, context_length)
     if config.architecture == "encoder_decoder":
-        keys += keys // config.num_layers * encoder_layers(config) + context_length * config.num_layers
+        keys += _keys_seen(config, encoder_layers(config), context_length) + context_length * config.num_layers
     return matrices + 12 * config.num_heads * head_size(config) * keys
+
+
+def _keys_seen(config: ModelConfig, num_layers: int, context_length: int) -> int:
+    """Keys that a query is multiplied by in all layers of self-attention together, the causal half not taken off."""
+    windows = [layer_config(config, kind).attention_window for kind in layer_kinds(config, num_layers)]
+    return sum(context_length if window is None else min(window, context_length) for window in windows)
 
 
 def forward_flops_per_token(config: ModelConfig, context_length: int) -> int:

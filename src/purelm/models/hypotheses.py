@@ -41,18 +41,24 @@ class Branches(NamedTuple):
 
 
 class _Branching(Transformer):
-    """A Transformer whose cache's rows stand at positions_BS, and whose tokens see mask_BTS of them."""
+    """A Transformer whose cache's rows stand at positions_BS, and whose tokens see mask_BTS of them, and in layers with
+    a window those in it."""
 
     positions_BS: jax.Array | None = None
     mask_BTS: jax.Array | None = None
 
-    def _context(self, implementation: str, positions_BT: jax.Array, *others: Any) -> AttentionContext:
-        context, bias_BNTS = super()._context(implementation, positions_BT, *others), None
-        if self.config.positions == "t5":
+    def _context(
+        self, config: ModelConfig, implementation: str, positions_BT: jax.Array, *others: Any
+    ) -> AttentionContext:
+        context, bias_BNTS = super()._context(config, implementation, positions_BT, *others), None
+        if config.positions == "t5":
             bias_BNTS = self.relative_bias(positions_BT, self.positions_BS)
-        if self.config.positions == "alibi":
-            bias_BNTS = alibi_bias(self.config.num_heads, positions_BT, self.positions_BS)
-        return context._replace(bias_BNTS=bias_BNTS, mask_BTS=self.mask_BTS)
+        if config.positions == "alibi":
+            bias_BNTS = alibi_bias(config.num_heads, positions_BT, self.positions_BS)
+        mask_BTS = self.mask_BTS
+        if config.attention_window is not None:
+            mask_BTS &= positions_BT[:, :, None] - self.positions_BS[:, None] < config.attention_window
+        return context._replace(bias_BNTS=bias_BNTS, mask_BTS=mask_BTS)
 
 
 def start_prompts(config: ModelConfig, params: Params, prompt_BT: jax.Array, lengths_B: jax.Array, *, beam_size: int,
@@ -121,10 +127,8 @@ def step(config: ModelConfig, params: Params, tokens_BT: jax.Array, state: Any) 
     cache, width = state.cache, tokens_BT.shape[1]
     positions_BT = jax.lax.dynamic_slice_in_dim(state.positions_BS, cache.length, width, axis=1)
     own_TS = cache.length + jnp.arange(width)[:, None] == jnp.arange(cache.capacity)
-    seen_BTS = mask_BTS = state.seen_BTS | own_TS
-    if config.attention_window is not None:
-        mask_BTS &= positions_BT[:, :, None] - state.positions_BS[:, None] < config.attention_window
-    model = _Branching(config, positions_BS=state.positions_BS, mask_BTS=mask_BTS)
+    seen_BTS = state.seen_BTS | own_TS
+    model = _Branching(config, positions_BS=state.positions_BS, mask_BTS=seen_BTS)
     output = model.apply(
         {"params": params}, tokens_BT, positions_BT=positions_BT, cache=cache, encoded=state.encoded)
     return output.logits_BTV, state._replace(cache=output.cache, seen_BTS=seen_BTS)

@@ -6,13 +6,14 @@ Block.init over one key a layer: the same values under either way of applying it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import layer_config, layer_kinds, layer_period
 from purelm.models.attention import Attention
 from purelm.models.block import Block, KeysValues
 from purelm.models.cache import Cache, flat
@@ -24,6 +25,7 @@ Params = Any
 # (parameters of one layer, x_BTD, its cache, its keys and values of the source, dropout key) -> (x_BTD, cache, weights)
 LayerFunction = Callable[[Params, jax.Array, Any, Any, jax.Array | None], tuple[jax.Array, Any, dict[str, Any]]]
 Collected = dict[str, jax.Array]
+Contexts = Mapping[str, AttentionContext]  # By kind of layer (config.shapes.layer_kinds).
 AnyCache = Cache | PagedCache
 
 REMAT_POLICIES = {
@@ -58,6 +60,12 @@ def unstack_layers(params: Params) -> Params:
     return {**params, "layers": _split(params["layers"])}
 
 
+def _layer_functions(config: ModelConfig, contexts: Contexts, *, in_scan: bool) -> dict[str, LayerFunction]:
+    """The function of a layer of each kind."""
+    return {kind: _layer_function(layer_config(config, kind), context, in_scan=in_scan)
+            for kind, context in contexts.items()}
+
+
 def _layer_function(config: ModelConfig, context: AttentionContext, *, in_scan: bool) -> LayerFunction:
     """One block as a pure function, under jax.checkpoint with config.remat (Chen et al. 2016, arXiv 1604.06174).
 
@@ -76,62 +84,69 @@ def _layer_function(config: ModelConfig, context: AttentionContext, *, in_scan: 
 
 
 def _loop(
-    config: ModelConfig, layers: tuple[Params, ...], x_BTD: jax.Array, context: AttentionContext,
+    config: ModelConfig, layers: tuple[Params, ...], x_BTD: jax.Array, contexts: Contexts,
     cache: AnyCache | None, sources: tuple[KeysValues, ...] | None, dropout_key: jax.Array | None, collect: bool,
 ) -> tuple[jax.Array, AnyCache | None, Collected | None]:
-    layer_function = _layer_function(config, context, in_scan=False)
+    layer_functions = _layer_functions(config, contexts, in_scan=False)
     caches, seen = [], []
-    for number in range(config.num_layers):
+    for number, kind in enumerate(layer_kinds(config)):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
         cached = None if cache is None else (cache.keys[number], cache.values[number])
         source = None if sources is None else sources[number]
-        x_BTD, cached, weights = layer_function(layers[number // config.layer_sharing], x_BTD, cached, source, key)
+        params = layers[number // config.layer_sharing]
+        x_BTD, cached, weights = layer_functions[kind](params, x_BTD, cached, source, key)
         caches.append(cached)
         seen.append({"residual": x_BTD, **weights})
     if cache is not None:
         keys, values = zip(*caches)
-        cache = cache.extended(keys, values, context.access.added)
+        cache = cache.extended(keys, values, next(iter(contexts.values())).access.added)
     return x_BTD, cache, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if collect else None
 
 
 def _scan(
-    config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, dropout_key: jax.Array | None,
+    config: ModelConfig, layers: Params, x_BTD: jax.Array, contexts: Contexts, dropout_key: jax.Array | None,
     collect: bool,
 ) -> tuple[jax.Array, Collected | None]:
-    layer_function = _layer_function(config, context, in_scan=True)
+    """A step of the scan is a period of layers, so that what differs from layer to layer is fixed in its body."""
+    layer_functions = _layer_functions(config, contexts, in_scan=True)
+    period = layer_period(config)
+    sets = period // config.layer_sharing  # Of parameters, in a period.
+    if sets > 1:
+        layers = jax.tree.map(lambda leaf: leaf.reshape(-1, sets, *leaf.shape[1:]), layers)
 
     def body(x_BTD: jax.Array, inputs: tuple[Params, jax.Array]) -> tuple[jax.Array, Any]:
-        params, group = inputs
+        params, step = inputs
+        params = _split(params) if sets > 1 else (params,)
         seen = []
-        for member in range(config.layer_sharing):
-            number = group * config.layer_sharing + member
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
-            x_BTD, _, weights = layer_function(params, x_BTD, None, None, key)
+        for member, kind in enumerate(layer_kinds(config, period)):
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, step * period + member)
+            x_BTD, _, weights = layer_functions[kind](params[member // config.layer_sharing], x_BTD, None, None, key)
             seen.append({"residual": x_BTD, **weights})
         return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if collect else None
 
-    x_BTD, seen = jax.lax.scan(body, x_BTD, (layers, jnp.arange(config.num_layers // config.layer_sharing)))
+    x_BTD, seen = jax.lax.scan(body, x_BTD, (layers, jnp.arange(config.num_layers // period)))
     return x_BTD, jax.tree.map(lambda leaf: leaf.reshape(config.num_layers, *leaf.shape[2:]), seen)
 
 
 def apply_layers(
-    config: ModelConfig, layers: Params, x_BTD: jax.Array, context: AttentionContext, cache: AnyCache | None,
+    config: ModelConfig, layers: Params, x_BTD: jax.Array, contexts: Contexts, cache: AnyCache | None,
     dropout_key: jax.Array | None, *, sources: tuple[KeysValues, ...] | None = None, collect: bool,
 ) -> tuple[jax.Array, AnyCache | None, Collected | None]:
     """(x_BTD after all layers, the cache with the new tokens, what `collect` asks for or None).
 
     What is collected is stacked over layers: residual [L, B, T, D], attention_weights and with an encoder
-    cross_attention_weights, each [L, B, N, T, S]. sources: source_keys_values, where they were computed before.
+    cross_attention_weights, each [L, B, N, T, S]. contexts: of each kind of layer that there is. sources:
+    source_keys_values, where they were computed before.
 
     layers: stacked, or a tuple of one tree a layer (unstack_layers), which is always looped over, as is a call with a
     cache. Consecutive layers share parameters with layer_sharing (Lan et al. 2020, ALBERT, arXiv 1909.11942), but not
     dropout: layer l's key is fold_in(dropout_key, l).
     """
     if config.scan_layers and cache is None and sources is None and not isinstance(layers, tuple):
-        x_BTD, collected = _scan(config, layers, x_BTD, context, dropout_key, collect)
+        x_BTD, collected = _scan(config, layers, x_BTD, contexts, dropout_key, collect)
         return x_BTD, None, collected
     layers = layers if isinstance(layers, tuple) else _split(layers)
-    return _loop(config, layers, x_BTD, context, cache, sources, dropout_key, collect)
+    return _loop(config, layers, x_BTD, contexts, cache, sources, dropout_key, collect)
 
 
 def source_keys_values(config: ModelConfig, layers: Params, source_BSD: jax.Array) -> tuple[KeysValues, ...]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from purelm.config import ModelConfig
 from purelm.config.numbers import is_zero
-from purelm.config.shapes import check_model, encoder_config
+from purelm.config.shapes import check_model, encoder_config, layer_config, layer_kinds
 from purelm.models.attention_forms import softcap
 from purelm.models.block import KeysValues
 from purelm.models.cache import access, token_rows
@@ -204,7 +204,9 @@ class Transformer(nn.Module):
         cross = None
         if encoded is not None:
             cross = cross_context(implementation, encoded.features_BSD, segments_BT, encoded.segments_BS)
-        context = self._context(implementation, positions_BT, segments_BT, prefix_BT, cross, cache, new_lengths)
+        contexts = {kind: self._context(layer_config(config, kind), implementation, positions_BT, segments_BT,
+                                        prefix_BT, cross, cache, new_lengths)
+                    for kind in dict.fromkeys(layer_kinds(config))}
         if self.is_initializing():
             return Output(self._final(x_BTD), cache, None)
         rates = (config.attention_dropout, config.residual_dropout, config.feed_forward_dropout)
@@ -213,7 +215,7 @@ class Transformer(nn.Module):
         layers = self.get_variable("params", "layers")
         embedding_BTD = x_BTD
         x_BTD, cache, seen = apply_layers(
-            config, layers, x_BTD, context, cache, dropout_key,
+            config, layers, x_BTD, contexts, cache, dropout_key,
             sources=None if encoded is None else encoded.cross, collect=collect)
         collected = None
         if seen is not None:
@@ -247,11 +249,12 @@ class Transformer(nn.Module):
         return x_BTD
 
     def _context(
-        self, implementation: str, positions_BT: jax.Array, segments_BT: jax.Array | None, prefix_BT: jax.Array | None,
-        cross: AttentionContext | None, cache: AnyCache | None, new_lengths: jax.Array | None,
+        self, config: ModelConfig, implementation: str, positions_BT: jax.Array, segments_BT: jax.Array | None,
+        prefix_BT: jax.Array | None, cross: AttentionContext | None, cache: AnyCache | None,
+        new_lengths: jax.Array | None,
     ) -> AttentionContext:
-        """What all layers share. With a cache, a key's position is how many tokens its row held before."""
-        config = self.config
+        """What all layers of one kind share, whose config is given. With a cache, a key's position is how many tokens
+        its row held before."""
         relative = self.relative_bias if config.positions == "t5" else None
         if isinstance(cache, PagedCache):
             bias_ND = None
