@@ -128,6 +128,9 @@ def test_layer_decay_is_a_factor_for_each_layer_further_from_the_output():
     factors = layer_factors(config, params_shapes(config))
     assert factors["layers"]["attention"]["query"]["kernel"].reshape(-1).tolist() == [0.25, 0.5]
     assert factors["embedding"]["embedding"] == 0.125 and factors["final_norm"]["scale"] == 1.0
+    projections = layer_factors(config, {name: {"kernel": np.ones((2, 2))}
+                                         for name in ("embedding_projection", "head_projection")})
+    assert projections == {"embedding_projection": {"kernel": 0.125}, "head_projection": {"kernel": 1.0}}
 
 
 def test_layer_decay_of_an_encoder_lies_below_the_decoder():
