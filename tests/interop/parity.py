@@ -179,11 +179,13 @@ def check_encoder(model: Any, *, positions: str = "given", token_types: bool = F
     return taken
 
 
-def check_encoder_decoder(model: Any, *, positions: str = "columns", new_tokens: int = 16) -> Ours:
-    """All of parity for an encoder-decoder; arguments as check_decoder's ("given" is not possible)."""
+def check_encoder_decoder(model: Any, *, positions: str = "columns", new_tokens: int = 16,
+                          use_cache: bool = True) -> Ours:
+    """All of parity for an encoder-decoder; arguments as check_decoder's ("given" is not possible). use_cache: theirs,
+    which T5's decoder cannot have where it is deeper than its encoder."""
     taken = ours(model)
     _check_two_stacks(model, taken, positions)
-    check_greedy_target(model, taken, new_tokens=new_tokens)
+    check_greedy_target(model, taken, new_tokens=new_tokens, use_cache=use_cache)
     check_way_back(model, taken)
     return taken
 
@@ -355,7 +357,7 @@ def _forget_stops(model: Any) -> None:
         pad_token_id=0, decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None))
 
 
-def check_greedy_target(model: Any, taken: Ours, *, new_tokens: int = 16) -> None:
+def check_greedy_target(model: Any, taken: Ours, *, new_tokens: int = 16, use_cache: bool = True) -> None:
     """The same target tokens of sources of different lengths, padded on the right; nothing forced, nothing banned."""
     import torch
 
@@ -366,7 +368,7 @@ def check_greedy_target(model: Any, taken: Ours, *, new_tokens: int = 16) -> Non
     with torch.no_grad():
         expected_BT = model.generate(
             torch.tensor(source_BS).long(), attention_mask=torch.tensor(segments_BS).long(), do_sample=False,
-            num_beams=1, use_cache=True, max_new_tokens=new_tokens)[:, 1:].numpy()
+            num_beams=1, use_cache=use_cache, max_new_tokens=new_tokens)[:, 1:].numpy()
     found = generate(taken.config, taken.params, np.full((3, 1), start, np.int32), max_new_tokens=new_tokens,
                      sampler=Sampler(temperature=0.0), key=jax.random.key(0), source_BS=source_BS,
                      source_segments_BS=segments_BS)
