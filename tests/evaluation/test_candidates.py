@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from purelm.config import Config, DecodingConfig, ModelConfig, TaskConfig, TrainingConfig, validate
+from purelm.data.tokenizers.special import around
 from purelm.errors import UserError
 from purelm.evaluation import sequence_to_sequence as evaluation
 from purelm.models import make_model
@@ -29,7 +30,7 @@ MODELS = {
 class Bytes:
     """A tokenizer whose tokens are the bytes of a text."""
 
-    end_of_text_id, vocabulary_size = END, 257
+    special, vocabulary_size = around(END), 257
 
     def encode_batch(self, texts):
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]

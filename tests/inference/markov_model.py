@@ -38,7 +38,7 @@ def table(seed=0, size=VOCABULARY):
 def search(logits, kinds=range(KINDS), **options):
     source_BS = np.array([[kind, 1] for kind in kinds], np.int32)  # the second column is padding
     segments_BS = np.array([[1, 0]] * len(source_BS), np.int32)
-    options = {"beam_size": 1, "max_new_tokens": LENGTH, "length_penalty": 0.6, "end_id": END,
+    options = {"beam_size": 1, "max_new_tokens": LENGTH, "length_penalty": 0.6, "target_start": (END,), "stop_id": END,
                "vocabulary_size": VOCABULARY} | options
     return jax.device_get(beam_search.search(None, logits, source_BS, segments_BS, **options))
 

@@ -121,7 +121,8 @@ def test_a_wide_beam_finds_the_best_continuations(config):
 def test_a_wide_beam_finds_the_best_targets(config):
     params = unstack_layers(make_params(config))
     found = jax.device_get(search(config, params, SOURCES, SEGMENTS, beam_size=WIDE, max_new_tokens=NEW, num_best=5,
-                                  length_penalty=0.8, end_id=END, vocabulary_size=VOCABULARY))
+                                  length_penalty=0.8, target_start=(END,), stop_id=END,
+                                  vocabulary_size=VOCABULARY))
     for row in range(len(SOURCES)):
         inputs = {"source_BS": SOURCES[row], "source_segments_BS": SEGMENTS[row]}
         assert_best(found, row, every_score(config, [END], inputs, 0.8))

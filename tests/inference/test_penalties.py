@@ -82,11 +82,12 @@ def test_biases_and_bans(logits_BV):
 
 
 def test_the_stop_id_is_held_back_until_its_number(logits_BV):
-    # Reddens with <= in place of <, and with a stop id of -1 that wraps to the last token.
-    held_BV = np.array(penalties.hold_stop(jnp.asarray(logits_BV), jnp.asarray([0, 1, 2, 1, 0]),
-                                           jnp.asarray([4, 4, 4, -1, 29]), jnp.asarray([2, 2, 2, 5, 0])))
+    # Reddens with <= in place of <, with the first of several alone, and with a stop id of -1 that wraps to the last.
+    stop_ids_BS = jnp.asarray([[4, -1], [7, 4], [4, 4], [-1, -1], [29, 2]])
+    held_BV = np.array(penalties.hold_stop(jnp.asarray(logits_BV), jnp.asarray([0, 1, 2, 1, 0]), stop_ids_BS,
+                                           jnp.asarray([2, 2, 2, 5, 0])))
     expected_BV = logits_BV.copy()
-    expected_BV[[0, 1], 4] = -np.inf
+    expected_BV[[0, 1, 1], [4, 4, 7]] = -np.inf
     np.testing.assert_array_equal(held_BV, expected_BV)
 
 

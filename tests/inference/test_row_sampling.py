@@ -19,8 +19,8 @@ draw = jax.jit(sampling.draw, static_argnums=0)
 
 
 @jax.jit
-def draw_rows(rows, logits_BV, keys_B, history, allowed_BV, stop_ids_B):
-    return row_sampling.draw_rows(rows, logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_ids_B=stop_ids_B)
+def draw_rows(rows, logits_BV, keys_B, history, allowed_BV, stop_ids_BS):
+    return row_sampling.draw_rows(rows, logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_ids_BS=stop_ids_BS)
 
 
 def on_device(samplers) -> row_sampling.RowSamplers:
@@ -50,7 +50,7 @@ def random_inputs(rng: np.random.Generator):
                       rng.integers(0, 3, ROWS).astype(np.int32))
     return ((rng.normal(size=(ROWS, SIZE)) * 3).astype(np.float32),
             jax.random.split(jax.random.key(int(rng.integers(1 << 30))), ROWS), history,
-            rng.random((ROWS, SIZE)) < 0.7, rng.integers(-1, SIZE, ROWS).astype(np.int32))
+            rng.random((ROWS, SIZE)) < 0.7, rng.integers(-1, SIZE, (ROWS, 2)).astype(np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,11 @@ def test_rows_are_drawn_as_alone_and_one_program_serves_all(samplers):
     draw_rows.clear_cache()
     alone, together = [], []
     for _ in range(30):
-        logits_BV, keys_B, history, allowed_BV, stop_ids_B = inputs = random_inputs(rng)
+        logits_BV, keys_B, history, allowed_BV, stop_ids_BS = inputs = random_inputs(rng)
         numbers_B = rng.integers(0, len(samplers), ROWS)
         together.append(draw_rows(on_device([samplers[number] for number in numbers_B]), *inputs))
-        alone.append([draw(samplers[number], logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_id=stop_ids_B)[row]
+        options = {"allowed_BV": allowed_BV, "stop_id": stop_ids_BS}
+        alone.append([draw(samplers[number], logits_BV, keys_B, history, **options)[row]
                       for row, number in enumerate(numbers_B)])
     np.testing.assert_array_equal(together, np.array(alone))
     assert len(np.unique(together)) > 40

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from purelm.config import Config, DataConfig, DecodingConfig, ModelConfig, TaskConfig, TrainingConfig
+from purelm.data.tokenizers.special import around
 from purelm.errors import UserError
 from purelm.inference.sequence_to_sequence import answer
 from purelm.tasks import sequence_to_sequence as task
@@ -64,7 +65,7 @@ def learned(request):
 
 
 def ask(config, params, sources, batch_size=16):
-    return answer(config, params, sources, batch_size=batch_size, end_id=END, vocabulary_size=9)
+    return answer(config, params, sources, batch_size=batch_size, special=around(END), vocabulary_size=9)
 
 
 def test_what_was_learned_is_written(learned):

@@ -34,7 +34,7 @@ def predict(run: LoadedRun, examples: Sequence[Example], *, batch_size: int,
                 for choice in choose_sentences(run, examples, batch_size=batch_size, progress=progress)]
     tokenizer = run.tokenizer
     sources, _ = encode_sources(run.config, tokenizer, [pair_of(run.config, example)["source"] for example in examples])
-    answers = answer(run.config, run.params, sources, batch_size=batch_size, end_id=tokenizer.end_of_text_id,
+    answers = answer(run.config, run.params, sources, batch_size=batch_size, special=tokenizer.special,
                      vocabulary_size=tokenizer.vocabulary_size, progress=progress)
     if run.config.decoding.num_best == 1:
         return [_row(tokenizer, found) for found in answers]

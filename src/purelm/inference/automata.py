@@ -36,18 +36,21 @@ def allowed(automaton: TokenAutomaton, states_B: Any) -> Any:
 def allowed_with_end(automaton: TokenAutomaton, states_B: Any, stop_id: Any, vocabulary_size: int | None = None) -> Any:
     """`allowed`, and the end of text exactly in final states: bool [B, V] of a constraint.
 
-    stop_id: of the end of text, one for all or int [B]; None or -1: there is none. vocabulary_size: the model's; the
-    ids beyond the tokenizer's are not allowed.
+    stop_id: of the end of text, one for all, a tuple of those that end it, int [B] or [B, S]; None or -1: there is
+    none. vocabulary_size: the model's; the ids beyond the tokenizer's are not allowed.
     """
     array_module = np if isinstance(states_B, np.ndarray) else jnp
     allowed_BV = allowed(automaton, states_B)
     missing = 0 if vocabulary_size is None else vocabulary_size - allowed_BV.shape[1]
     allowed_BV = array_module.pad(allowed_BV, ((0, 0), (0, missing)))
-    if stop_id is None:
+    if stop_id is None or isinstance(stop_id, tuple) and not stop_id:
         return allowed_BV
-    stop_B1 = array_module.reshape(array_module.asarray(stop_id), (-1, 1))
+    stop_BS = array_module.asarray(stop_id)
+    if stop_BS.ndim < 2:
+        stop_BS = array_module.reshape(stop_BS, (1, -1) if isinstance(stop_id, tuple) else (-1, 1))
     final_B1 = _take(automaton.final_Q, states_B)[:, None]
-    return array_module.where(array_module.arange(allowed_BV.shape[1]) == stop_B1, final_B1, allowed_BV)
+    stops_BV = (array_module.arange(allowed_BV.shape[1])[:, None] == stop_BS[:, None]).any(axis=-1)
+    return array_module.where(stops_BV, final_B1, allowed_BV)
 
 
 def advance(automaton: TokenAutomaton, states_B: Any, ids_B: Any) -> Any:

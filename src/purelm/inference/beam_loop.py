@@ -1,6 +1,7 @@
 """The loop of beam search: hypotheses in groups, those that finished, and when a row is done.
 
-Axes: B rows, G groups, K hypotheses a group, C candidates of a step (2 K), N answers.
+Axes: B rows, G groups, K hypotheses a group, C candidates of a step (2 K; with S stop ids (1 + S) K), N
+answers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from purelm.inference.automata import TokenAutomaton, advance
 from purelm.inference.beam_rules import Text, log_probabilities
 from purelm.inference.largest import largest
 from purelm.inference.sampling import Sampler
+from purelm.inference.stops import is_stop
 
 # (tokens_BX, state) -> (logits_BXV, state), X = G K hypotheses; and (state, parents_BX) -> state
 Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
@@ -24,8 +26,8 @@ Follow = Callable[[Any, jax.Array], Any]
 class Found(NamedTuple):
     """The best hypotheses of each row, the best first: those that finished, then those that did not, each by score.
 
-    ids_BNT: int32, their tokens, the end among them; padded with the end (0 where there is none). lengths_BN: how many
-    of them are their own. log_probability_BN: float32, nats, of the tokens together under the model itself. score_BN:
+    ids_BNT: int32, their tokens, the end among them; padded with the first stop id (0 where there is none).
+    lengths_BN: how many of them are their own. log_probability_BN: float32, nats, of the tokens together under the model itself. score_BN:
     what they were compared by; -inf where there are not so many hypotheses. finished_BN: whether it ended. finite: bool
     scalar, False where logits were not numbers.
     """
@@ -56,7 +58,7 @@ class Found(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a search is asked for (see `beam_search.search`); stop_id -1 is none."""
+    """What a search is asked for (see `beam_search.search`); a stop id of -1 is none."""
 
     num_best: int
     num_groups: int
@@ -66,7 +68,7 @@ class Rules(NamedTuple):
     constraint: TokenAutomaton | None
     length_penalty: Any
     diversity_penalty: Any
-    stop_id: jax.Array
+    stop_ids_S: jax.Array
 
     def penalty(self, length: Any) -> jax.Array:
         """What a hypothesis of `length` tokens has its log-probability divided by."""
@@ -121,7 +123,7 @@ def _first(rules: Rules, state: Any, last_BK: jax.Array) -> _Beams:
     rows, groups = last_BK.shape[0], rules.num_groups
     size = last_BK.shape[1] // groups
     shape, kept = (rows, groups, size), (rows, groups, min(rules.num_best, size))
-    padding = jnp.maximum(rules.stop_id, 0)
+    padding = jnp.maximum(rules.stop_ids_S[0], 0)
     ids = jnp.full((*shape, rules.max_new_tokens), padding, jnp.int32)
     compared = jnp.where(jnp.arange(size) == 0, 0.0, jnp.full(shape, -jnp.inf))
     impossible = jnp.full(kept, -jnp.inf)
@@ -141,18 +143,18 @@ def _extend(rules: Rules, step: Step, follow: Follow, prompt_XP: jax.Array, beam
                 None if automaton is None else automaton.reshape(-1))
     compared_XV, own_XV = log_probabilities(
         logits_BXV.reshape(rows * groups * size, -1), rules.sampler, rules.constraint, text,
-        stop_id=rules.stop_id, vocabulary_size=rules.vocabulary_size)
+        stop_ids_S=rules.stop_ids_S, vocabulary_size=rules.vocabulary_size)
 
     shape = (rows, groups, size, -1)
     compared = compared_XV.reshape(shape) + beams.alive.compared[..., None]
     own = own_XV.reshape(shape)
     candidates, parents, tokens = _choose_groups(rules, compared, own, beams)
-    ends = tokens == rules.stop_id
+    ends = is_stop(tokens, rules.stop_ids_S)
     length = beams.position + 1
     in_beam = jnp.arange(ends.shape[2]) < size
     finished = _with_finished(rules, beams, candidates, ends & in_beam, length)
 
-    # Stable: those that do not end first, in the order of their chances. At most K of the 2K candidates end.
+    # Stable: those that do not end first, in the order of their chances, of which there are K at least.
     chosen = jnp.argsort(ends, axis=2, stable=True)[:, :, :size]
     alive, parents, tokens, ended = _take((candidates, parents, tokens, ends), chosen)
     alive = alive._replace(compared=jnp.where(ended, -jnp.inf, alive.compared))
@@ -171,7 +173,7 @@ def _extend(rules: Rules, step: Step, follow: Follow, prompt_XP: jax.Array, beam
 
 def _choose_groups(rules: Rules, compared: jax.Array, own: jax.Array, beams: _Beams
                    ) -> tuple[_Hypotheses, jax.Array, jax.Array]:
-    """(the 2K best extensions of each group as hypotheses, their parents in the group, their tokens)."""
+    """(the C best extensions of each group as hypotheses, their parents in the group, their tokens)."""
     groups, size = compared.shape[1:3]
     chosen = []
     said_BV = jnp.zeros((compared.shape[0], compared.shape[3]), jnp.float32)
@@ -179,10 +181,10 @@ def _choose_groups(rules: Rules, compared: jax.Array, own: jax.Array, beams: _Be
         scores_BKV = compared[:, group]
         if group:
             scores_BKV = scores_BKV - rules.diversity_penalty * said_BV[:, None]
-        values, parents, tokens = _best_extensions(scores_BKV)
+        values, parents, tokens = _best_extensions(scores_BKV, 1 + len(rules.stop_ids_S))
         chosen.append((values, parents, tokens))
         if group + 1 < groups:
-            counted = (values > -jnp.inf) & (tokens != rules.stop_id) & ~beams.done_BG[:, group, None]
+            counted = (values > -jnp.inf) & ~is_stop(tokens, rules.stop_ids_S) & ~beams.done_BG[:, group, None]
             counted &= jnp.cumsum(counted, axis=1) <= size
             said_BV = jax.vmap(lambda said_V, ids, weights: said_V.at[ids].add(weights))(
                 said_BV, tokens, counted.astype(jnp.float32))
@@ -195,10 +197,10 @@ def _choose_groups(rules: Rules, compared: jax.Array, own: jax.Array, beams: _Be
         ids=ids, compared=values, log_probability=alive.log_probability + own_of_tokens), parents, tokens
 
 
-def _best_extensions(scores_BKV: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(values, parents, tokens), each [B, 2K], the best first."""
+def _best_extensions(scores_BKV: jax.Array, each: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(values, parents, tokens), each [B, `each` K], the best first."""
     rows, size, vocabulary = scores_BKV.shape
-    values, indices = largest(scores_BKV.reshape(rows, -1), min(2, vocabulary) * size)
+    values, indices = largest(scores_BKV.reshape(rows, -1), min(each, vocabulary) * size)
     return values, indices // vocabulary, (indices % vocabulary).astype(jnp.int32)
 
 

@@ -41,7 +41,7 @@ def check_sampler(sampler: Sampler | None) -> None:
 
 
 def log_probabilities(logits_XV: jax.Array, sampler: Sampler | None, constraint: TokenAutomaton | None, text: Text, *,
-                      stop_id: jax.Array, vocabulary_size: int) -> tuple[jax.Array, jax.Array]:
+                      stop_ids_S: jax.Array, vocabulary_size: int) -> tuple[jax.Array, jax.Array]:
     """(what next tokens are compared by, the model's own log-probabilities), float32 [X, V], nats.
 
     Penalties and biases change the distribution. What is banned, held back, not allowed or not forced is -inf in it,
@@ -61,9 +61,9 @@ def log_probabilities(logits_XV: jax.Array, sampler: Sampler | None, constraint:
         edited_XV = _edit(sampler, logits_XV, history)
         if edited_XV is not logits_XV:
             compared_XV = jax.nn.log_softmax(edited_XV)
-        compared_XV = _bar(sampler, compared_XV, history, stop_id)
+        compared_XV = _bar(sampler, compared_XV, history, stop_ids_S)
     if constraint is not None:
-        allowed_XV = allowed_with_end(constraint, text.states_X, stop_id, logits_XV.shape[1])
+        allowed_XV = allowed_with_end(constraint, text.states_X, stop_ids_S[None], logits_XV.shape[1])
         compared_XV = jnp.where(allowed_XV, compared_XV, -jnp.inf)
     return compared_XV, own_XV
 
@@ -84,12 +84,12 @@ def _edit(sampler: Sampler, logits_XV: jax.Array, history: History) -> jax.Array
     return logits_XV
 
 
-def _bar(sampler: Sampler, compared_XV: jax.Array, history: History, stop_id: jax.Array) -> jax.Array:
+def _bar(sampler: Sampler, compared_XV: jax.Array, history: History, stop_ids_S: jax.Array) -> jax.Array:
     if sampler.banned:
         compared_XV = penalties.ban(compared_XV, jnp.array([sampler.banned], jnp.int32))
     if sampler.min_new_tokens:
         held = jnp.full(1, sampler.min_new_tokens, jnp.int32)
-        compared_XV = penalties.hold_stop(compared_XV, history.numbers_B, stop_id[None], held)
+        compared_XV = penalties.hold_stop(compared_XV, history.numbers_B, stop_ids_S[None], held)
     if sampler.forced:
         numbers, ids = (jnp.array([column], jnp.int32) for column in zip(*sampler.forced))
         forced_X1 = penalties.forced_ids(history.numbers_B, numbers, ids)[:, None]

@@ -19,6 +19,7 @@ What a row answers does not depend on the rows beside it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,16 +33,17 @@ from purelm.inference.beam_loop import Found, Rules, run
 from purelm.inference.beam_rules import check_sampler
 from purelm.inference.checks import check_call, checked_prompt
 from purelm.inference.sampling import Sampler, check_ids
+from purelm.inference.stops import StopIds, stop_array, stop_tuple
 from purelm.models import hypotheses, unstack_layers
 
 _STATIC = ("config", "beam_size", "max_new_tokens", "vocabulary_size", "num_best", "num_groups", "sampler")
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC)
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "stop_id"))
 def search(config: ModelConfig, params: Any, source_BS: jax.Array, source_segments_BS: jax.Array, *, beam_size: int,
-           max_new_tokens: int, length_penalty: float, end_id: int, vocabulary_size: int, num_best: int = 1,
-           num_groups: int = 1, diversity_penalty: float = 0.0, sampler: Sampler | None = None,
-           constraint: TokenAutomaton | None = None) -> Found:
+           max_new_tokens: int, length_penalty: float, target_start: Sequence[int], stop_id: StopIds,
+           vocabulary_size: int, num_best: int = 1, num_groups: int = 1, diversity_penalty: float = 0.0,
+           sampler: Sampler | None = None, constraint: TokenAutomaton | None = None) -> Found:
     """The likeliest targets of each source that a beam of `beam_size` finds.
 
     Args:
@@ -52,7 +54,8 @@ def search(config: ModelConfig, params: Any, source_BS: jax.Array, source_segmen
       max_new_tokens: at most so many tokens, the end among them. A row in which fewer than num_best have finished by
         then answers with the likeliest that have not, after those that have.
       length_penalty: alpha, from 0.
-      end_id: the token that a target starts after and ends with.
+      target_start: ids that are read before a target; those after the first are a beginning that it must have.
+      stop_id: ends a target; of several, in a tuple, each does. None: all have max_new_tokens.
       vocabulary_size: ids from it on are never taken.
       num_best: N, hypotheses that are answered a row, at most K.
       num_groups: G, which divides K; 1 is plain beam search.
@@ -65,17 +68,20 @@ def search(config: ModelConfig, params: Any, source_BS: jax.Array, source_segmen
     check_beams(beam_size, max_new_tokens, num_best, num_groups)
     check_sampler(sampler)
     rows = source_BS.shape[0]
-    end_id = jnp.asarray(end_id, jnp.int32)
-    state = hypotheses.start_sources(
-        config, params, source_BS, source_segments_BS, beam_size=beam_size, length=max_new_tokens)
+    step = functools.partial(hypotheses.step, config, params)
+    state = hypotheses.start_sources(config, params, source_BS, source_segments_BS, beam_size=beam_size,
+                                     length=len(target_start) - 1 + max_new_tokens)
+    for given in target_start[:-1]:
+        _, state = step(jnp.full((rows, beam_size), given, jnp.int32), state)
     rules = Rules(num_best, num_groups, max_new_tokens, vocabulary_size, sampler, constraint, length_penalty,
-                  diversity_penalty, end_id)
-    return run(rules, functools.partial(hypotheses.step, config, params), hypotheses.follow, state,
-               last_BK=jnp.full((rows, beam_size), end_id), prompt_BP=jnp.zeros((rows, 0), jnp.int32))
+                  diversity_penalty, jnp.asarray(stop_array(stop_id)))
+    return run(rules, step, hypotheses.follow, state,
+               last_BK=jnp.full((rows, beam_size), target_start[-1], jnp.int32),
+               prompt_BP=jnp.zeros((rows, 0), jnp.int32))
 
 
 def search_prompts(config: ModelConfig, params: Any, prompt_ids_BT: Any, prompt_lengths_B: Any, *, beam_size: int,
-                   max_new_tokens: int, length_penalty: float, stop_id: int | None, vocabulary_size: int,
+                   max_new_tokens: int, length_penalty: float, stop_id: StopIds, vocabulary_size: int,
                    num_best: int = 1, num_groups: int = 1, diversity_penalty: float = 0.0,
                    sampler: Sampler | None = None, constraint: TokenAutomaton | None = None) -> Found:
     """The likeliest continuations of each prompt that a beam of `beam_size` finds: `search` for language models.
@@ -85,7 +91,7 @@ def search_prompts(config: ModelConfig, params: Any, prompt_ids_BT: Any, prompt_
       params: `unstack_layers(params)` spares repeated calls a copy of the layers each.
       prompt_ids_BT, prompt_lengths_B: integers; row b's prompt is its first prompt_lengths_B[b] ids (None: all),
         at least one. What follows them is not read.
-      stop_id: ends a hypothesis; None: all have max_new_tokens.
+      stop_id: ends a hypothesis; of several, in a tuple, each does. None: all have max_new_tokens.
 
     Answers NumPy arrays. Raises UserError for an empty prompt, ids outside of the vocabulary, a prompt that with
     max_new_tokens is longer than the context (a recurrent network has none), a constraint without stop_id, logits that
@@ -99,13 +105,13 @@ def search_prompts(config: ModelConfig, params: Any, prompt_ids_BT: Any, prompt_
     for name, value in (("length_penalty", length_penalty), ("diversity_penalty", diversity_penalty)):
         if not 0 <= value < np.inf:
             raise UserError(f"{name} is {value}; it must be 0 (none) or a positive number")
-    if constraint is not None and stop_id is None:
+    if constraint is not None and not stop_tuple(stop_id):
         raise UserError("a constraint needs stop_id, the token that ends what it allows: give the end of text's id")
     if sampler is not None:
         check_ids(sampler, vocabulary_size)
     found = jax.device_get(_search_prompts(
         config, params, prompt_BT, lengths_B, beam_size=beam_size, max_new_tokens=max_new_tokens,
-        length_penalty=np.float32(length_penalty), stop_id=np.int32(-1 if stop_id is None else stop_id),
+        length_penalty=np.float32(length_penalty), stop_ids_S=stop_array(stop_id),
         vocabulary_size=vocabulary_size, num_best=num_best, num_groups=num_groups,
         diversity_penalty=np.float32(diversity_penalty), sampler=sampler, constraint=constraint))
     if not found.finite:
@@ -115,7 +121,7 @@ def search_prompts(config: ModelConfig, params: Any, prompt_ids_BT: Any, prompt_
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
-def _search_prompts(config, params, prompt_BT, lengths_B, *, beam_size, max_new_tokens, length_penalty, stop_id,
+def _search_prompts(config, params, prompt_BT, lengths_B, *, beam_size, max_new_tokens, length_penalty, stop_ids_S,
                     vocabulary_size, num_best, num_groups, diversity_penalty, sampler, constraint) -> Found:
     if config.architecture == "decoder":
         # Once, before the loop: a step that sliced the stack would copy every layer for every token.
@@ -124,7 +130,7 @@ def _search_prompts(config, params, prompt_BT, lengths_B, *, beam_size, max_new_
         config, params, prompt_BT, lengths_B, beam_size=beam_size, length=max_new_tokens)
     last_B1 = jnp.take_along_axis(prompt_BT, lengths_B[:, None] - 1, axis=1)
     rules = Rules(num_best, num_groups, max_new_tokens, vocabulary_size, sampler, constraint, length_penalty,
-                  diversity_penalty, stop_id)
+                  diversity_penalty, stop_ids_S)
     return run(rules, functools.partial(hypotheses.step, config, params), hypotheses.follow, state,
                last_BK=jnp.repeat(last_B1, beam_size, axis=1),
                prompt_BP=jnp.where(jnp.arange(prompt_BT.shape[1]) < lengths_B[:, None], prompt_BT, -1))

@@ -11,6 +11,7 @@ import numpy as np
 from purelm.config import ModelConfig
 from purelm.errors import UserError
 from purelm.inference.steps import SOURCE_READERS, CacheKind, Source
+from purelm.inference.stops import StopIds, stop_tuple
 
 MOST_ALTERNATIVES = 20
 
@@ -31,15 +32,16 @@ def checked_prompt(prompt_ids_BT: Any, prompt_lengths_B: Any, vocabulary_size: i
     return prompt_BT.astype(np.int32), lengths_B.astype(np.int32)
 
 
-def check_call(config: ModelConfig, max_new_tokens: int, stop_id: int | None, vocabulary_size: int) -> None:
+def check_call(config: ModelConfig, max_new_tokens: int, stop_id: StopIds, vocabulary_size: int) -> None:
     """Raises UserError for a negative length, a stop_id outside of the vocabulary, or a model that writes nothing."""
     if config.architecture not in ("decoder", "recurrent", *SOURCE_READERS):
         raise UserError(f"config.model.architecture={config.architecture} writes nothing; choose decoder, recurrent, "
                         "encoder_decoder or recurrent_encoder_decoder")
     if max_new_tokens < 0:
         raise UserError(f"max_new_tokens is {max_new_tokens}; it must be 0 or more")
-    if stop_id is not None and not 0 <= stop_id < vocabulary_size:
-        raise UserError(f"stop_id {stop_id} is outside of the vocabulary (0 to {vocabulary_size - 1})")
+    for one in stop_tuple(stop_id):
+        if not 0 <= one < vocabulary_size:
+            raise UserError(f"stop_id {one} is outside of the vocabulary (0 to {vocabulary_size - 1})")
 
 
 def checked_source(config: ModelConfig, source_BS: Any, segments_BS: Any, prompt_lengths_B: np.ndarray,

@@ -37,6 +37,7 @@ from purelm.inference.decode_loop import (
     write,
 )
 from purelm.inference.sampling import mask_vocabulary
+from purelm.inference.stops import StopIds
 from purelm.models import init_cache, make_model, unstack_layers
 from purelm.models.attention_forms import softcap
 from purelm.models.cache import take_cache_rows
@@ -84,7 +85,7 @@ def contrastive_search(
     top_k: int,
     alpha: float,
     prompt_lengths_B: Any = None,
-    stop_id: int | None = None,
+    stop_id: StopIds = None,
     vocabulary_size: int | None = None,
     stop: TokenAutomaton | None = None,
 ) -> Generated:

@@ -37,6 +37,7 @@ from purelm.inference.decode_loop import (
 )
 from purelm.inference.sampling import Sampler, check_ids
 from purelm.inference.steps import CacheKind, Source
+from purelm.inference.stops import StopIds, padding, stop_array, stop_tuple
 
 __all__ = ["Generated", "Reason", "generate", "window_start"]
 
@@ -44,7 +45,7 @@ __all__ = ["Generated", "Reason", "generate", "window_start"]
 class Generated(NamedTuple):
     """What `generate` answers.
 
-    ids_BT: int32 [B, max_new_tokens], the new ids alone; after a row's end, stop_id (0 where there is none).
+    ids_BT: int32 [B, max_new_tokens], the new ids alone; after a row's end, the first stop_id (0 where there is none).
     lengths_B: int32, how many of a row's ids were generated, its stop_id and its stop string included.
     stopped_B: bool, whether the row ended with stop_id.
     log_probabilities_B: float32, nats: of those ids, summed, under the model itself (temperature 1, nothing dropped).
@@ -73,7 +74,7 @@ def generate(
     sampler: Sampler,
     key: jax.Array,
     prompt_lengths_B: Any = None,
-    stop_id: int | None = None,
+    stop_id: StopIds = None,
     vocabulary_size: int | None = None,
     num_samples: int = 1,
     stop: TokenAutomaton | None = None,
@@ -97,7 +98,7 @@ def generate(
         on the prompt's length.
       prompt_lengths_B: tokens of each row's prompt, where they differ; what follows them in prompt_ids_BT is not
         read. Rows wait for the longest prompt, so give prompts of like length together.
-      stop_id: ends a row.
+      stop_id: ends a row; of several, in a tuple, each does.
       vocabulary_size: the tokenizer's, where the model's is padded: ids from it on are never drawn.
       num_samples: n continuations of each prompt, from one prefill: the answer has B * n rows, row b's sample i at
         b * n + i, each what it would be were its prompt given n times.
@@ -154,7 +155,7 @@ def bounds(config: ModelConfig, prompt_lengths_B: np.ndarray, max_new_tokens: in
 
 
 def _generate(plan: Plan, params: Any, prompt_BT: np.ndarray, prompt_lengths_B: np.ndarray, *, max_new_tokens: int,
-              stop_id: int | None, **options: Any) -> Generated:
+              stop_id: StopIds, **options: Any) -> Generated:
     """`generate` of checked prompts, of one length each where the model has prefix_attention."""
     inputs = make_inputs(plan.config, plan.sizes, prompt_BT, prompt_lengths_B, max_new_tokens=max_new_tokens,
                          stop_id=stop_id, num_samples=plan.num_samples, **options)
@@ -162,7 +163,7 @@ def _generate(plan: Plan, params: Any, prompt_BT: np.ndarray, prompt_lengths_B: 
 
 
 def make_inputs(config: ModelConfig, sizes: Sizes, prompt_BT: np.ndarray, prompt_lengths_B: np.ndarray, *,
-                max_new_tokens: int, stop_id: int | None, num_samples: int = 1, keys_B: jax.Array | None = None,
+                max_new_tokens: int, stop_id: StopIds, num_samples: int = 1, keys_B: jax.Array | None = None,
                 stop: TokenAutomaton | None = None, constraint: TokenAutomaton | None = None,
                 source: Source | None = None) -> Inputs:
     """What a loop is given, in arrays of `sizes`; num_samples rows a prompt."""
@@ -176,11 +177,11 @@ def make_inputs(config: ModelConfig, sizes: Sizes, prompt_BT: np.ndarray, prompt
     constraint = None if constraint is None else _padded(constraint)
     return Inputs(
         ids_BX=np.repeat(ids_BX, num_samples, axis=0), rows=Rows(starts_B, starts_B + np.int32(max_new_tokens)),
-        origin=np.int32(origin), keys_B=keys_B, stop_id=np.int32(-1 if stop_id is None else stop_id), stop=stop,
+        origin=np.int32(origin), keys_B=keys_B, stop_ids_S=stop_array(stop_id), stop=stop,
         constraint=constraint, ended_Q=None if constraint is None else _dead_ends(constraint, stop_id), source=source)
 
 
-def answer_of(state: Any, starts_B: np.ndarray, max_new_tokens: int, stop_id: int | None) -> Generated:
+def answer_of(state: Any, starts_B: np.ndarray, max_new_tokens: int, stop_id: StopIds) -> Generated:
     """What the loop left behind, cut to each row's own new tokens. Raises UserError for logits that were not finite."""
     columns_BT = starts_B[:, None] + np.arange(max_new_tokens)
     written_BT = np.arange(max_new_tokens) < state.lengths_B[:, None]
@@ -188,7 +189,7 @@ def answer_of(state: Any, starts_B: np.ndarray, max_new_tokens: int, stop_id: in
     if (written_BT & (new_BT == NOT_A_NUMBER)).any():
         raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
                         "take an earlier checkpoint")
-    new_BT = np.where(written_BT, new_BT, 0 if stop_id is None else stop_id)
+    new_BT = np.where(written_BT, new_BT, padding(stop_id))
     generated = Generated(new_BT, state.lengths_B, state.reasons_B == Reason.STOP_ID, state.log_probabilities_B,
                           state.reasons_B)
     if state.likely is None:
@@ -232,7 +233,7 @@ def _padded(automaton: TokenAutomaton) -> TokenAutomaton:
     return TokenAutomaton(np.asarray(automaton.classes_V), next_QC, final_Q)
 
 
-def _dead_ends(constraint: TokenAutomaton, stop_id: int | None) -> np.ndarray:
-    """bool [Q]: the states in which nothing can be written, not even the stop_id."""
+def _dead_ends(constraint: TokenAutomaton, stop_id: StopIds) -> np.ndarray:
+    """bool [Q]: the states in which nothing can be written, not even a stop id."""
     exhausted_Q = exhausted(constraint, np.arange(len(constraint.next_QC)))
-    return exhausted_Q & ~constraint.final_Q if stop_id is not None else exhausted_Q
+    return exhausted_Q & ~constraint.final_Q if stop_tuple(stop_id) else exhausted_Q

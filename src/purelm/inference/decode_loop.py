@@ -17,6 +17,7 @@ from purelm.inference import automata, sampling
 from purelm.inference.automata import TokenAutomaton
 from purelm.inference.sampling import History, Sampler, mask_vocabulary
 from purelm.inference.steps import CacheKind, Source, Steps, make_steps
+from purelm.inference.stops import is_stop
 
 # Stands in the ids for a token whose logits were not numbers.
 NOT_A_NUMBER = -1
@@ -62,15 +63,15 @@ class Rows(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a program is given beside parameters. origin: the position in the text of column 0 of ids_BX. stop_id: -1
+    """What a program is given beside parameters. origin: the position in the text of column 0 of ids_BX. stop_ids_S: -1
     is none. stop, constraint: None, or automata whose arrays have padded sizes. ended_Q: of the constraint, the states
-    in which nothing can be written, not even the stop_id. source: of an encoder-decoder, B / num_samples rows."""
+    in which nothing can be written, not even a stop id. source: of an encoder-decoder, B / num_samples rows."""
 
     ids_BX: jax.Array
     rows: Rows
     origin: jax.Array
     keys_B: jax.Array
-    stop_id: jax.Array
+    stop_ids_S: jax.Array
     stop: TokenAutomaton | None
     constraint: TokenAutomaton | None
     ended_Q: jax.Array | None
@@ -213,13 +214,14 @@ def _draw(plan: Plan, inputs: Inputs, state: State, logits_BV: jax.Array) -> Dra
     logits_BV = mask_vocabulary(logits_BV.astype(jnp.float32), plan.vocabulary_size)
     allowed_BV = None
     if inputs.constraint is not None:
-        allowed_BV = automata.allowed_with_end(inputs.constraint, state.constraint_B, inputs.stop_id,
+        allowed_BV = automata.allowed_with_end(inputs.constraint, state.constraint_B, inputs.stop_ids_S[None],
                                                logits_BV.shape[-1])
     everywhere_B = jnp.zeros_like(inputs.rows.starts_B)
     history = History(
         ids_BX=state.ids_BX, lengths_B=everywhere_B + state.position, starts_B=inputs.rows.starts_B,
         window_starts_B=everywhere_B + window_start(state.position, window_of(plan.config)))
-    ids_B = sampling.draw(plan.sampler, logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_id=inputs.stop_id)
+    ids_B = sampling.draw(plan.sampler, logits_BV, keys_B, history, allowed_BV=allowed_BV,
+                          stop_id=inputs.stop_ids_S[None])
     return judged(logits_BV, ids_B, plan.alternatives)
 
 
@@ -248,7 +250,7 @@ def write(inputs: Inputs, state: State, drawn: Drawn) -> State:
     if inputs.stop is not None:
         stop_B = jnp.where(written_B, automata.advance(inputs.stop, stop_B, ids_B), stop_B)
         reasons_B = jnp.where(written_B & automata.found(inputs.stop, stop_B), Reason.STOP_STRING, reasons_B)
-    reasons_B = jnp.where(written_B & (ids_B == inputs.stop_id), Reason.STOP_ID, reasons_B)
+    reasons_B = jnp.where(written_B & is_stop(ids_B, inputs.stop_ids_S), Reason.STOP_ID, reasons_B)
     if likely is not None:
         columns = Likely(drawn.log_probabilities_B, drawn.alternative_ids_BJ, drawn.alternatives_BJ)
         likely = jax.tree.map(lambda all_BX, new_B: _write_column(all_BX, new_B, state.position), likely, columns)

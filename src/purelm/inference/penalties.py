@@ -62,11 +62,11 @@ def ban(logits_BV: jax.Array, ids_BJ: jax.Array) -> jax.Array:
         logits_BV, *_every_row(logits_BV, ids_BJ))
 
 
-def hold_stop(logits_BV: jax.Array, numbers_B: jax.Array, stop_ids_B: jax.Array, min_new_tokens_B: jax.Array
+def hold_stop(logits_BV: jax.Array, numbers_B: jax.Array, stop_ids_BS: jax.Array, min_new_tokens_B: jax.Array
               ) -> jax.Array:
-    """-inf for the stop id of every row whose new token is before its `min_new_tokens`; stop id -1 is none."""
-    held_B = jnp.where(numbers_B < min_new_tokens_B, stop_ids_B, -1)
-    return jnp.where(jnp.arange(logits_BV.shape[-1]) == held_B[:, None], -jnp.inf, logits_BV)
+    """-inf for the stop ids of every row whose new token is before its `min_new_tokens`; stop id -1 is none."""
+    held_BS = (numbers_B < min_new_tokens_B)[:, None] & (stop_ids_BS >= 0)
+    return ban(logits_BV, jnp.where(held_BS, stop_ids_BS, NO_ID))
 
 
 def forced_ids(numbers_B: jax.Array, forced_numbers_BJ: jax.Array, forced_ids_BJ: jax.Array) -> jax.Array:

@@ -56,7 +56,7 @@ def stack_samplers(samplers: Sequence[Sampler], *, max_biases: int) -> RowSample
 
 
 def draw_rows(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, history: History | None, *,
-              allowed_BV: jax.Array | None = None, stop_ids_B: jax.Array | None = None) -> jax.Array:
+              allowed_BV: jax.Array | None = None, stop_ids_BS: jax.Array | None = None) -> jax.Array:
     """Draws one id a row, int32 [B], each row by its own rule: what `draw` gives for the row's Sampler, bit for bit.
 
     Args:
@@ -67,13 +67,13 @@ def draw_rows(rows: RowSamplers, logits_BV: jax.Array, keys_B: jax.Array, histor
       history: None where no row has penalties, forced tokens or min_new_tokens.
       allowed_BV: bool, the tokens a constraint allows. Where bans leave none of them, bans give way; a forced token
         does not.
-      stop_ids_B: the id that min_new_tokens holds back, -1 for none.
+      stop_ids_BS: the ids that min_new_tokens holds back, -1 for none.
     """
     logits_BV = logits_BV.astype(jnp.float32)
 
     def by_every_rule() -> jax.Array:
         changed_BV = _penalize_and_bias(rows, logits_BV, history)
-        return _choose(rows, _bar(rows, changed_BV, history, allowed_BV, stop_ids_B), keys_B)
+        return _choose(rows, _bar(rows, changed_BV, history, allowed_BV, stop_ids_BS), keys_B)
 
     def by_temperature() -> jax.Array:
         open_BV = logits_BV if allowed_BV is None else jnp.where(allowed_BV, logits_BV, -jnp.inf)
@@ -145,16 +145,16 @@ def _penalize_and_bias(rows: RowSamplers, logits_BV: jax.Array, history: History
 
 
 def _bar(rows: RowSamplers, open_BV: jax.Array, history: History | None, allowed_BV: jax.Array | None,
-         stop_ids_B: jax.Array | None) -> jax.Array:
+         stop_ids_BS: jax.Array | None) -> jax.Array:
     """-inf for what is banned, held back, or not allowed."""
     barred = _any(rows.banned_ids_BJ != NO_ID)
-    holds = history is not None and stop_ids_B is not None
+    holds = history is not None and stop_ids_BS is not None
     if holds:
         barred = barred | _any(rows.min_new_tokens_B > 0)
 
     def bar(logits_BV: jax.Array) -> jax.Array:
         logits_BV = penalties.ban(logits_BV, jnp.asarray(rows.banned_ids_BJ))
-        return penalties.hold_stop(logits_BV, history.numbers_B, stop_ids_B,
+        return penalties.hold_stop(logits_BV, history.numbers_B, stop_ids_BS,
                                    rows.min_new_tokens_B) if holds else logits_BV
 
     logits_BV = _where_wanted(barred, bar, open_BV)

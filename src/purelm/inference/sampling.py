@@ -13,6 +13,7 @@ from purelm.errors import UserError
 from purelm.inference.logit_filters import greedy, mask_vocabulary
 from purelm.inference.penalties import History
 from purelm.inference.row_sampling import RowSamplers, draw_rows, scaled_and_filtered, stack_samplers
+from purelm.inference.stops import StopIds, stop_array
 
 __all__ = ["History", "Sampler", "check_ids", "draw", "filter_logits", "greedy", "mask_vocabulary", "sample"]
 
@@ -30,7 +31,7 @@ class Sampler:
     - `frequency_penalty`, `presence_penalty` (OpenAI's API): taken off the logit of each token of the answer, the
       first as often as the token was said, the second once; 0 is none.
     - `logit_bias`: (id, value) pairs, added to the logits.
-    - `banned`: ids that are never drawn. `min_new_tokens`: the stop id is not drawn before so many other tokens.
+    - `banned`: ids that are never drawn. `min_new_tokens`: no stop id is drawn before so many other tokens.
     - `forced`: (number, id) pairs; the new token of that number, from 0, is that id, whatever else is asked.
     - `temperature`: logits are divided by it; 0 is greedy (the most probable token, the lowest id of a tie).
     - `top_k`: the k most probable tokens stay (Fan et al. 2018); none keeps all.
@@ -112,7 +113,7 @@ def check_ids(sampler: Sampler, vocabulary_size: int) -> None:
 
 
 def draw(sampler: Sampler, logits_BV: jax.Array, keys_B: jax.Array, history: History | None, *,
-         allowed_BV: jax.Array | None = None, stop_id: int | jax.Array | None = None) -> jax.Array:
+         allowed_BV: jax.Array | None = None, stop_id: StopIds | jax.Array = None) -> jax.Array:
     """Draws one id a row, int32 [B], all by one rule that is known while tracing.
 
     Args:
@@ -121,16 +122,17 @@ def draw(sampler: Sampler, logits_BV: jax.Array, keys_B: jax.Array, history: His
       history: may be None where sampler.plain.
       allowed_BV: bool, the tokens a constraint allows. Where bans leave none of them, bans give way; a forced token
         does not.
-      stop_id: the id that min_new_tokens holds back, one for all or int32 [B]; None or -1: none.
+      stop_id: what min_new_tokens holds back, ids for all rows or int32 [B or 1, S]; None or -1: none.
 
     Raises ValueError for a sampler that needs the history without one.
     """
     if history is None and not sampler.plain:
         raise ValueError("this sampler needs the history")
-    stop_ids_B = None
+    stop_ids_BS = None
     if stop_id is not None:
-        stop_ids_B = jnp.broadcast_to(jnp.asarray(stop_id, jnp.int32), logits_BV.shape[:1])
-    return draw_rows(_single(sampler), logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_ids_B=stop_ids_B)
+        stop_ids_XS = jnp.atleast_2d(stop_id if hasattr(stop_id, "ndim") else stop_array(stop_id))
+        stop_ids_BS = jnp.broadcast_to(stop_ids_XS, (logits_BV.shape[0], stop_ids_XS.shape[1]))
+    return draw_rows(_single(sampler), logits_BV, keys_B, history, allowed_BV=allowed_BV, stop_ids_BS=stop_ids_BS)
 
 
 def sample(sampler: Sampler, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:

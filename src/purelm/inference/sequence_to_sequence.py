@@ -10,12 +10,13 @@ import numpy as np
 
 from purelm.config import Config
 from purelm.data.example_batches import padded_length
+from purelm.data.tokenizers import SpecialIds
 from purelm.errors import UserError
 from purelm.inference.beam_search import search, search_prompts
 from purelm.inference.decode import generate
 from purelm.inference.prompts import configured_sampler
 from purelm.models import unstack_layers
-from purelm.tasks.sequence_to_sequence import rooms
+from purelm.tasks.sequence_to_sequence import framed_source, rooms
 
 
 class Answer(NamedTuple):
@@ -29,24 +30,25 @@ class Answer(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Sources of one batch, their ends included, and the numbers of their rows among all."""
+    """Sources of one batch, as the model reads them, and the numbers of their rows among all."""
 
     rows: list[np.ndarray]
     numbers_B: np.ndarray
-    end_id: int
+    special: SpecialIds
     vocabulary_size: int
 
 
-def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_size: int, end_id: int,
+def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_size: int, special: SpecialIds,
            vocabulary_size: int, progress: Callable[[str], None] | None = None) -> list[Answer]:
     """The answer to each source, in their order, found as config.decoding says.
 
     Args:
       config: a finalized config.
       params: the model's parameters.
-      sources: ids of each source without its end, within `tasks.sequence_to_sequence.rooms`.
+      sources: ids of each source without what stands around it, within `tasks.sequence_to_sequence.rooms`.
       batch_size: sources at once; the last batch is filled up, so that shapes stay few.
-      end_id: the tokenizer's end of text.
+      special: the tokenizer's: what stands around a source, starts a target and ends it. What a target always begins
+        with is given, and counts among decoding.max_new_tokens.
       vocabulary_size: the tokenizer's; ids from it on are never drawn.
       progress: called with a line a tenth of the way.
 
@@ -61,10 +63,10 @@ def answer(config: Config, params: Any, sources: Sequence[np.ndarray], *, batch_
     tenth = max(len(order) // 10, 1)
     for start in range(0, len(order), batch_size):
         numbers = order[start:start + batch_size]
-        rows = [np.append(sources[number], np.int32(end_id)) for number in numbers]
-        rows += [np.full(1, end_id, np.int32)] * (batch_size - len(rows))
+        rows = [framed_source(special, sources[number]) for number in numbers]
+        rows += [framed_source(special, sources[numbers[0]][:1])] * (batch_size - len(rows))
         numbers_B = np.array(numbers + [0] * (batch_size - len(numbers)))
-        found = write(config, params, _Batch(rows, numbers_B, end_id, vocabulary_size))
+        found = write(config, params, _Batch(rows, numbers_B, special, vocabulary_size))
         for number, row in zip(numbers, found):
             answers[number] = row
         done = start + len(numbers)
@@ -80,11 +82,11 @@ def _draw(config: Config, params: Any, batch: _Batch) -> list[Answer]:
     if config.model.architecture == "decoder":
         prompts_BT, options["prompt_lengths_B"] = _prompts(batch)
     else:
-        prompts_BT = np.full((len(batch.rows), 1), batch.end_id)
+        prompts_BT = np.tile(np.array(batch.special.target_start, np.int32), (len(batch.rows), 1))
         options["source_BS"], options["source_segments_BS"] = _sources(config, batch)
     found = generate(
-        config.model, params, prompts_BT, max_new_tokens=rooms(config)[1],
-        sampler=configured_sampler(config.decoding), key=keys_B, stop_id=batch.end_id,
+        config.model, params, prompts_BT, max_new_tokens=_new_tokens(config, batch),
+        sampler=configured_sampler(config.decoding), key=keys_B, stop_id=batch.special.stop,
         vocabulary_size=batch.vocabulary_size, **options)
     return _answers(found.ids_BT, found.lengths_B, found.stopped_B, found.log_probabilities_B)
 
@@ -92,14 +94,16 @@ def _draw(config: Config, params: Any, batch: _Batch) -> list[Answer]:
 def _search(config: Config, params: Any, batch: _Batch) -> list[Answer]:
     """By a beam."""
     decoding = config.decoding
-    options = {"beam_size": decoding.beam_size, "max_new_tokens": rooms(config)[1], "num_best": decoding.num_best,
-               "length_penalty": decoding.length_penalty, "vocabulary_size": batch.vocabulary_size,
+    options = {"beam_size": decoding.beam_size, "max_new_tokens": _new_tokens(config, batch),
+               "num_best": decoding.num_best, "length_penalty": decoding.length_penalty,
+               "vocabulary_size": batch.vocabulary_size,
                "num_groups": decoding.beam_groups, "diversity_penalty": decoding.diversity_penalty,
-               "sampler": configured_sampler(decoding)}
+               "sampler": configured_sampler(decoding), "stop_id": batch.special.stop}
     if config.model.architecture == "decoder":
-        found = search_prompts(config.model, params, *_prompts(batch), stop_id=batch.end_id, **options)
+        found = search_prompts(config.model, params, *_prompts(batch), **options)
     else:
-        found = jax.device_get(search(config.model, params, *_sources(config, batch), end_id=batch.end_id, **options))
+        found = jax.device_get(search(config.model, params, *_sources(config, batch),
+                                      target_start=batch.special.target_start, **options))
     if not found.finite:
         raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
                         "take an earlier checkpoint")
@@ -107,6 +111,12 @@ def _search(config: Config, params: Any, batch: _Batch) -> list[Answer]:
         np.swapaxes(leaf, 0, 1)
         for leaf in (found.ids_BNT, found.lengths_BN, found.finished_BN, found.log_probability_BN)))]
     return [answers[0]._replace(best=answers if decoding.num_best > 1 else ()) for answers in zip(*best)]
+
+
+def _new_tokens(config: Config, batch: _Batch) -> int:
+    """At most so many after what a target always begins with."""
+    begun = 0 if config.model.architecture == "decoder" else len(batch.special.target_start) - 1
+    return rooms(config)[1] - begun
 
 
 def _sources(config: Config, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +131,7 @@ def _sources(config: Config, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
 
 def _prompts(batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
     """(prompts_BT, their lengths) of a decoder, which goes on from the source."""
-    prompts_BT = np.full((len(batch.rows), max(map(len, batch.rows))), batch.end_id, np.int32)
+    prompts_BT = np.zeros((len(batch.rows), max(map(len, batch.rows))), np.int32)
     for number, row in enumerate(batch.rows):
         prompts_BT[number, :len(row)] = row
     return prompts_BT, np.array([len(row) for row in batch.rows])

@@ -32,6 +32,7 @@ from purelm.inference.speculative_drafts import (
     with_slices,
 )
 from purelm.inference.speculative_readers import Reader, decoder_reader, recurrent_reader
+from purelm.inference.stops import StopIds, is_stop, padding, stop_array
 
 __all__ = ["Acceptance", "LookUp", "ModelDraft", "Speculated", "generate_speculative"]
 
@@ -79,7 +80,7 @@ def generate_speculative(
     key: jax.Array,
     acceptance: Acceptance,
     prompt_lengths_B: Any = None,
-    stop_id: int | None = None,
+    stop_id: StopIds = None,
     vocabulary_size: int | None = None,
 ) -> Speculated:
     """`generate` in fewer steps: `draft` guesses `num_drafted` tokens a step, which the model reads at once.
@@ -127,7 +128,7 @@ def generate_speculative(
     state = _run(
         plan, params, draft.params if isinstance(draft, ModelDraft) else None,
         Inputs(ids_BX, prompt_lengths_B, prompt_lengths_B + np.int32(max_new_tokens), row_keys(key, len(prompt_BT)),
-                np.int32(-1 if stop_id is None else stop_id)))
+               stop_array(stop_id)))
     return _answer(jax.device_get(state), prompt_lengths_B, max_new_tokens, stop_id)
 
 
@@ -169,7 +170,7 @@ def _prefill(config: ModelConfig, prompt_lengths_B: np.ndarray, end: int, *, ahe
     return min(power_of_two(length + config.prefix_attention), config.context_length)
 
 
-def _answer(state: _State, starts_B: np.ndarray, max_new_tokens: int, stop_id: int | None) -> Speculated:
+def _answer(state: _State, starts_B: np.ndarray, max_new_tokens: int, stop_id: StopIds) -> Speculated:
     columns_BT = starts_B[:, None] + np.arange(max_new_tokens)
     lengths_B = state.positions_B - starts_B
     written_BT = np.arange(max_new_tokens) < lengths_B[:, None]
@@ -177,7 +178,7 @@ def _answer(state: _State, starts_B: np.ndarray, max_new_tokens: int, stop_id: i
     if (written_BT & (new_BT == NOT_A_NUMBER)).any():
         raise UserError("the model's logits are not finite: its parameters are damaged, or its training diverged; "
                         "take an earlier checkpoint")
-    new_BT = np.where(written_BT, new_BT, 0 if stop_id is None else stop_id)
+    new_BT = np.where(written_BT, new_BT, padding(stop_id))
     each_BT = np.where(written_BT, np.take_along_axis(state.log_probabilities_BX, columns_BT, axis=1), 0)
     reasons_B = np.where(state.stopped_B, Reason.STOP_ID, Reason.LENGTH).astype(np.int32)
     generated = Generated(new_BT, lengths_B, state.stopped_B, each_BT.sum(axis=1), reasons_B, each_BT)
@@ -274,7 +275,7 @@ def _step(plan: Plan, inputs: Inputs, reader: Reader, active_B: jax.Array, state
     # The window's last token is the last that may be drawn from it.
     window_end_B = window_start(positions_B, plan.config.context_length) + plan.config.context_length + 1
     advanced_B = jnp.minimum(right_B + 1, jnp.minimum(inputs.ends_B, window_end_B) - positions_B)
-    stops_BT = (ids_BT == inputs.stop_id) & (jnp.arange(guesses + 1) < advanced_B[:, None])
+    stops_BT = is_stop(ids_BT, inputs.stop_ids_S) & (jnp.arange(guesses + 1) < advanced_B[:, None])
     stopped_B = active_B & jnp.any(stops_BT, axis=1)
     advanced_B = jnp.where(stopped_B, jnp.argmax(stops_BT, axis=1) + 1, advanced_B)
     advanced_B = jnp.where(active_B, advanced_B, 0)

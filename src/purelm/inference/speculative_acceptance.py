@@ -32,14 +32,14 @@ class Plan(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """starts_B, ends_B: positions of each answer's first token and after its last at the latest. stop_id: -1 is
+    """starts_B, ends_B: positions of each answer's first token and after its last at the latest. stop_ids_S: -1 is
     none."""
 
     ids_BX: jax.Array
     starts_B: jax.Array
     ends_B: jax.Array
     keys_B: jax.Array
-    stop_id: jax.Array
+    stop_ids_S: jax.Array
 
 
 def _keys(inputs: Inputs, positions_B: jax.Array, number: int) -> jax.Array:
@@ -58,7 +58,7 @@ def draw_tokens(plan: Plan, inputs: Inputs, logits_BTV: jax.Array, ids_BX: jax.A
         history = History(jnp.repeat(ids_BX, T, axis=0), lengths_BT.reshape(-1), jnp.repeat(inputs.starts_B, T),
                           window_start(lengths_BT, plan.config.context_length).reshape(-1))
     ids_X = draw(plan.sampler, logits_BTV.reshape(B * T, V), _keys(inputs, positions_B, T).reshape(-1), history,
-                 stop_id=inputs.stop_id)
+                 stop_id=inputs.stop_ids_S[None])
     return ids_X.reshape(B, T)
 
 

@@ -1,13 +1,15 @@
 """Sequence to sequence: write a text after reading another, as in translation, summaries and answered questions.
 
-A pair becomes a record of `source` and `target` ids and the id of end of text (`end`), which closes both sides:
+A pair becomes a record of `source` and `target` ids, framed as the tokenizer says (SpecialIds). With our own, where END
+closes both sides:
 
     encoder_decoder, recurrent_encoder_decoder     source  a b c END          targets  x y END
                                                    tokens  END x y
     decoder (one row, weights on x y END alone)    tokens  a b c END x y      targets  b c END x y END
 
-Every different target of a pair is a record of its own. A source or target without room is cut and counted; of a
-target that is cut, the end is not learned.
+Of an encoder-decoder whose targets always begin with a certain id (BART's), that id is learned as the first of the
+target, and given when a target is written. Every different target of a pair is a record of its own. A source or target
+without room is cut and counted; of a target that is cut, the end is not learned.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from purelm.config import Config
 from purelm.data.examples import PreparedExamples, Recipe, prepare_examples
 from purelm.data.formats import as_pair
+from purelm.data.tokenizers import SpecialIds
 from purelm.errors import UserError
 from purelm.models import make_model
 from purelm.tasks import losses
@@ -36,7 +39,7 @@ Record = dict[str, Any]
 
 
 def rooms(config: Config) -> tuple[int, int]:
-    """Tokens that a source and a target may have, the end of each included.
+    """Tokens that a source and a target may have, all that stands around each included.
 
     A target, in training too, has at most decoding.max_new_tokens. A decoder, which holds both in one context, gives
     the target at most half of it.
@@ -57,16 +60,22 @@ def pair_of(config: Config, example: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def encode_sources(config: Config, tokenizer: Any, sources: Sequence[str]) -> tuple[list[np.ndarray], int]:
-    """(ids of each source without the end, how many were cut).
+    """(ids of each source without what stands around it, how many were cut).
 
-    Raises UserError where the tokenizer has no end of text.
+    Raises UserError where the tokenizer has nothing to close a target with.
     """
-    if tokenizer.end_of_text_id is None:
+    special = tokenizer.special
+    if not special.stop:
         raise UserError("sequence_to_sequence closes both texts with the end-of-text token; set "
                         "--config.data.end_of_text=true")
-    room = rooms(config)[0] - 1
+    room = rooms(config)[0] - len(special.source_start) - len(special.source_end)
     whole = tokenizer.encode_batch(sources)
     return [truncate(ids, room, config.data.truncation) for ids in whole], sum(len(ids) > room for ids in whole)
+
+
+def framed_source(special: SpecialIds, source: np.ndarray) -> np.ndarray:
+    """int32: a source as the model reads it."""
+    return np.concatenate([special.source_start, source, special.source_end]).astype(np.int32)
 
 
 def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapping[str, Any]],
@@ -77,16 +86,27 @@ def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapp
     counts["sources cut to the context"] += cut
     targets = [list(dict.fromkeys(pair["targets"] or ())) for pair in pairs]
     encoded = iter(tokenizer.encode_batch([text for texts in targets for text in texts]))
-    room, end = rooms(config)[1], tokenizer.end_of_text_id
-    rows = []
+    room, special = rooms(config)[1], tokenizer.special
+    begun = () if config.model.architecture == "decoder" else special.target_start[1:]
+    rows, frame = [], _frame(special)
     for source, texts in zip(sources, targets):
         row = []
         for _ in texts:
-            target = np.append(next(encoded), np.int32(end))
+            target = np.concatenate([begun, next(encoded), special.stop[:1]]).astype(np.int32)
             counts["targets cut to decoding.max_new_tokens or the context"] += int(len(target) > room)
-            row.append({"source": source, "target": target[:room], "end": end})
+            row.append({"source": source, "target": target[:room], **frame})
         rows.append(row)
     return rows
+
+
+def _frame(special: SpecialIds) -> Record:
+    """What records say of their frame: the end alone where it stands at every place that has an id."""
+    end = special.stop[:1]
+    if (special.source_start, special.source_end, special.target_start) == ((), end, end):
+        return {"end": end[0]}
+    return {"end": end[0], "first": special.target_start[0] if special.target_start else end[0],
+            "source_start": np.array(special.source_start, np.int32),
+            "source_end": np.array(special.source_end, np.int32)}
 
 
 def texts(config: Config, example: Mapping[str, Any]) -> list[str]:
@@ -97,7 +117,7 @@ def texts(config: Config, example: Mapping[str, Any]) -> list[str]:
 
 def record_length(config: Config, record: Record) -> int:
     """Tokens of the longer side, or of the row that holds both."""
-    source, target = len(record["source"]) + 1, len(record["target"])
+    source, target = len(_closed(record)), len(record["target"])
     return source - 1 + target if config.model.architecture == "decoder" else max(source, target)
 
 
@@ -119,7 +139,7 @@ def collate(config: Config, records: Sequence[Record | None], length: int) -> di
         source, target = _closed(record), record["target"]
         batch["source"][row, :len(source)] = source
         batch["source_segments"][row, :len(source)] = 1
-        batch["tokens"][row, 0] = record["end"]
+        batch["tokens"][row, 0] = record["first" if "first" in record else "end"]
         batch["tokens"][row, 1:len(target)] = target[:-1]
         batch["targets"][row, :len(target)] = target
         batch["weights"][row, :len(target)] = 1
@@ -144,8 +164,10 @@ def _one_row(config: Config, records: Sequence[Record | None], length: int) -> d
 
 
 def _closed(record: Record) -> np.ndarray:
-    """The source and its end."""
-    return np.append(record["source"], np.int32(record["end"]))
+    """The source and what stands around it."""
+    if "source_end" not in record:
+        return np.append(record["source"], np.int32(record["end"]))
+    return np.concatenate([record["source_start"], record["source"], record["source_end"]]).astype(np.int32)
 
 
 def make_recipe(config: Config) -> Recipe:

@@ -9,6 +9,7 @@ from purelm.inference.automata import TokenAutomaton
 from purelm.inference.engine.pages import Lease
 from purelm.inference.engine.request import Reason, Request
 from purelm.inference.engine.waiting import Ticket
+from purelm.inference.stops import stop_tuple
 
 
 class Job:
@@ -39,7 +40,7 @@ class Job:
         """Counts a token of the answer; why the answer ends with it, if it does."""
         request = self.request
         self.generated += 1
-        if token == request.stop_id:
+        if token in stop_tuple(request.stop_id):
             return "stop"
         if request.stop is not None:
             self._stop_state = _next(request.stop, self._stop_state, token)
@@ -53,10 +54,10 @@ class Job:
 
 
 def has_ended(request: Request, state: int) -> bool:
-    """Whether the constraint allows nothing more in `state`, not even the stop id."""
+    """Whether the constraint allows nothing more in `state`, not even a stop id."""
     if (request.constraint.next_QC[state] >= 0).any():
         return False
-    return request.stop_id is None or not request.constraint.final_Q[state]
+    return not stop_tuple(request.stop_id) or not request.constraint.final_Q[state]
 
 
 def _next(automaton: TokenAutomaton, state: int, token: int) -> int:

@@ -8,9 +8,10 @@ from purelm.config import ModelConfig
 from purelm.errors import UserError
 from purelm.inference.decode_loop import window_of, window_start
 from purelm.inference.engine.request import Request
-from purelm.inference.engine.rows import MAX_ALTERNATIVES, MAX_BIASES
+from purelm.inference.engine.rows import MAX_ALTERNATIVES, MAX_BIASES, MAX_STOPS
 from purelm.inference.engine.windows import slides, tokens_held
 from purelm.inference.row_sampling import stack_samplers
+from purelm.inference.stops import stop_tuple
 
 
 class Limits(NamedTuple):
@@ -69,8 +70,12 @@ def check_request(request: Request, limits: Limits) -> None:
         raise UserError(f"prompt id {outside[0]} is outside of the vocabulary (0 to {size - 1})")
     if request.max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {request.max_new_tokens}; it must be 1 or more")
-    if request.stop_id is not None and not 0 <= request.stop_id < size:
-        raise UserError(f"stop_id {request.stop_id} is outside of the vocabulary (0 to {size - 1})")
+    stops = stop_tuple(request.stop_id)
+    if len(stops) > MAX_STOPS:
+        raise UserError(f"stop_id has {len(stops)} ids; at most {MAX_STOPS} are taken")
+    for stop_id in stops:
+        if not 0 <= stop_id < size:
+            raise UserError(f"stop_id {stop_id} is outside of the vocabulary (0 to {size - 1})")
     if request.alternatives is not None and not 0 <= request.alternatives <= MAX_ALTERNATIVES:
         raise UserError(f"alternatives is {request.alternatives}; it must be from 0 to {MAX_ALTERNATIVES}")
     if not -2 ** 63 <= request.seed < 2 ** 63 or not 0 <= request.index < 2 ** 31:

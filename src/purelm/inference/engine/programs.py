@@ -20,6 +20,7 @@ from purelm.inference.largest import largest
 from purelm.inference.penalties import History
 from purelm.inference.row_sampling import draw_rows
 from purelm.inference.sampling import mask_vocabulary
+from purelm.inference.stops import is_stop
 from purelm.models import make_model
 
 # The most steps of one call of the decode program: rows of its results.
@@ -63,7 +64,7 @@ def memory_of(config: ModelConfig) -> ModuleType:
 def decode(plan: Plan, params: Any, memory: Any, rows: Rows, steps: jax.Array) -> tuple[Any, Drawn]:
     """(memory, Drawn [MAX_STEPS, B]) after at most `steps` tokens of each row that has a budget.
 
-    A row ends at its stop id, at its budget, or where its logits are not finite.
+    A row ends at a stop id of its own, at its budget, or where its logits are not finite.
     """
     batch_size = rows.lengths_B.shape[0]
     drawn = _nothing(plan, MAX_STEPS, batch_size)
@@ -78,7 +79,7 @@ def decode(plan: Plan, params: Any, memory: Any, rows: Rows, steps: jax.Array) -
         logits_BV, memory = memory_of(plan.config).step(plan.config, params, tokens_B1, state.memory, rows, alive_B)
         new = _draw(plan, rows, logits_BV, alive_B)
         columns_B = jnp.where(alive_B, rows.lengths_B, rows.ids_BX.shape[1])
-        ended_B = (new.ids == rows.stop_ids_B) | (new.ids == NOT_FINITE)
+        ended_B = is_stop(new.ids, rows.stop_ids_BS) | (new.ids == NOT_FINITE)
         rows = rows._replace(
             ids_BX=rows.ids_BX.at[jnp.arange(batch_size), columns_B].set(new.ids, mode="drop"),
             lengths_B=rows.lengths_B + alive_B,
@@ -126,7 +127,7 @@ def _draw(plan: Plan, rows: Rows, logits_BV: jax.Array, alive_B: jax.Array) -> D
     keys_B = jax.vmap(jax.random.fold_in)(keys_B, rows.origins_B + rows.lengths_B)
     history = History(rows.ids_BX, rows.lengths_B, rows.starts_B, rows.window_starts_B)
     ids_B = draw_rows(rows.samplers, logits_BV, keys_B, history, allowed_BV=_allowed(rows, logits_BV.shape[1]),
-                      stop_ids_B=rows.stop_ids_B)
+                      stop_ids_BS=rows.stop_ids_BS)
     finite_B = jnp.isfinite(jnp.max(logits_BV, axis=-1))
     wanted_B = jnp.where(alive_B, rows.alternatives_B, -1)
     total_B = jax.lax.cond(jnp.any(wanted_B >= 0), lambda: jax.nn.logsumexp(logits_BV, axis=-1),

@@ -7,8 +7,9 @@ from typing import Literal
 
 from purelm.inference.automata import TokenAutomaton
 from purelm.inference.sampling import Sampler
+from purelm.inference.stops import StopIds
 
-# stop: the stop id, a stop string, or the end of what a constraint allows. length: max_new_tokens. error: the logits
+# stop: a stop id, a stop string, or the end of what a constraint allows. length: max_new_tokens. error: the logits
 # were not finite.
 Reason = Literal["stop", "length", "cancelled", "deadline", "shutdown", "error"]
 
@@ -18,8 +19,8 @@ class Request:
     """One continuation of one prompt.
 
     prompt_ids: at least one. sampler, seed, index: the token at position t is drawn with
-    fold_in(fold_in(key(seed), index), t), so that index i is `generate`'s row i for key(seed). stop_id: ends it. stop:
-    strings that end it. constraint: what may be written. alternatives: None gives no log-probabilities, 0 the drawn
+    fold_in(fold_in(key(seed), index), t), so that index i is `generate`'s row i for key(seed). stop_id: ends it; of
+    several, in a tuple, each does. stop: strings that end it. constraint: what may be written. alternatives: None gives no log-probabilities, 0 the drawn
     token's, n those of the n likeliest too. seconds: within which it must be finished, waiting included; None has no
     limit.
     """
@@ -29,7 +30,7 @@ class Request:
     sampler: Sampler
     seed: int = 0
     index: int = 0
-    stop_id: int | None = None
+    stop_id: StopIds = None
     stop: TokenAutomaton | None = None
     constraint: TokenAutomaton | None = None
     alternatives: int | None = None
@@ -47,7 +48,7 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """The next tokens of a request, in order; the stop id is among them, and so are those of a stop string."""
+    """The next tokens of a request, in order; a stop id is among them, and so are those of a stop string."""
 
     tokens: tuple[Token, ...]
 

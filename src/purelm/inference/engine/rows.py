@@ -14,6 +14,8 @@ from purelm.inference.sampling import Sampler
 MAX_BIASES = 300
 # The likeliest tokens that a request may ask for beside each token.
 MAX_ALTERNATIVES = 20
+# Ids that end a request's answer.
+MAX_STOPS = 8
 
 
 class Rows(NamedTuple):
@@ -21,7 +23,7 @@ class Rows(NamedTuple):
 
     tables_BP: each row's pages (see models.paged_cache). ids_BX: the text from position origins_B on. lengths_B: how
     much of it is known. starts_B: where the answer begins, window_starts_B: the window, both from the same origin.
-    budgets_B: tokens that a row may draw now; 0 leaves it as it is. key_data_BW: of each row's random key. stop_ids_B:
+    budgets_B: tokens that a row may draw now; 0 leaves it as it is. key_data_BW: of each row's random key. stop_ids_BS:
     -1 is none. alternatives_B: -1 wants no log-probabilities, 0 the drawn token's, more those of the likeliest too.
     constrained_B: whether allowed_BV8, a bit a token, is to be read.
     """
@@ -34,7 +36,7 @@ class Rows(NamedTuple):
     origins_B: Any
     budgets_B: Any
     key_data_BW: Any
-    stop_ids_B: Any
+    stop_ids_BS: Any
     alternatives_B: Any
     constrained_B: Any
     allowed_BV8: Any
@@ -51,7 +53,7 @@ def empty_rows(slots: int, *, pages: int, tokens: int, vocabulary_size: int, key
     return Rows(
         tables_BP=zeros(pages), ids_BX=zeros(tokens), lengths_B=zeros(), starts_B=zeros(), window_starts_B=zeros(),
         origins_B=zeros(), budgets_B=zeros(), key_data_BW=zeros(key_words, dtype=np.uint32),
-        stop_ids_B=np.full(slots, -1, np.int32), alternatives_B=np.full(slots, -1, np.int32),
+        stop_ids_BS=np.full((slots, MAX_STOPS), -1, np.int32), alternatives_B=np.full(slots, -1, np.int32),
         constrained_B=zeros(dtype=bool), allowed_BV8=zeros(-(-vocabulary_size // 8), dtype=np.uint8),
         samplers=samplers)
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from purelm.inference.decode_loop import window_start
 from purelm.inference.engine.job import Job
-from purelm.inference.engine.rows import MAX_BIASES, Rows, empty_rows, taken, write_row
+from purelm.inference.engine.rows import MAX_BIASES, MAX_STOPS, Rows, empty_rows, taken, write_row
 from purelm.inference.row_sampling import stack_samplers
+from purelm.inference.stops import stop_array
 
 
 class Slots:
@@ -46,7 +47,7 @@ class Slots:
         row.lengths_B[0] = row.starts_B[0] = len(text)
         row.origins_B[0] = origin
         row.key_data_BW[0] = _key_data(request.seed, request.index)
-        row.stop_ids_B[0] = -1 if request.stop_id is None else request.stop_id
+        row.stop_ids_BS[0] = stop_array(request.stop_id, MAX_STOPS)
         row.alternatives_B[0] = -1 if request.alternatives is None else request.alternatives
         row.constrained_B[0] = request.constraint is not None
         write_row(rows, job.slot, row._replace(samplers=stack_samplers([request.sampler], max_biases=MAX_BIASES)))
