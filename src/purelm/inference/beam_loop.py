@@ -27,9 +27,9 @@ class Found(NamedTuple):
     """The best hypotheses of each row, the best first: those that finished, then those that did not, each by score.
 
     ids_BNT: int32, their tokens, the end among them; padded with the first stop id (0 where there is none).
-    lengths_BN: how many of them are their own. log_probability_BN: float32, nats, of the tokens together under the model itself. score_BN:
-    what they were compared by; -inf where there are not so many hypotheses. finished_BN: whether it ended. finite: bool
-    scalar, False where logits were not numbers.
+    lengths_BN: how many of them are their own. log_probability_BN: float32, nats, of the tokens together under the
+    model itself. score_BN: what they were compared by; -inf where there are not so many hypotheses. finished_BN:
+    whether it ended. finite: bool scalar, False where logits were not numbers.
     """
 
     ids_BNT: jax.Array

@@ -20,9 +20,9 @@ class Request:
 
     prompt_ids: at least one. sampler, seed, index: the token at position t is drawn with
     fold_in(fold_in(key(seed), index), t), so that index i is `generate`'s row i for key(seed). stop_id: ends it; of
-    several, in a tuple, each does. stop: strings that end it. constraint: what may be written. alternatives: None gives no log-probabilities, 0 the drawn
-    token's, n those of the n likeliest too. seconds: within which it must be finished, waiting included; None has no
-    limit.
+    several, in a tuple, each does. stop: strings that end it. constraint: what may be written. alternatives: None
+    gives no log-probabilities, 0 the drawn token's, n those of the n likeliest too. seconds: within which it
+    must be finished, waiting included; None has no limit.
     """
 
     prompt_ids: tuple[int, ...]
