@@ -59,7 +59,7 @@ class Fields:
         """The field's value, or `default`, what transformers takes where the file leaves it out.
 
         Raises:
-          UserError: it is missing and has no default, or is no `kind`.
+          UserError: it is missing and has no default, or is no `kind` (null passes).
         """
         self._seen.add(name)
         if name not in self.values:
@@ -69,6 +69,27 @@ class Fields:
         value = self.values[name]
         if kind is not None and value is not None and not _is(value, kind):
             raise self.error(name, f"wants {_names(kind)}")
+        return value
+
+    def size(self, name: str, default: int) -> int:
+        """A field that is a whole number from 1, where transformers takes `default`; UserError for another value."""
+        value = self.take(name, default, int)
+        if value is None or value < 1:
+            raise self.error(name, "wants a whole number from 1")
+        return value
+
+    def number(self, name: str, default: Any = REQUIRED) -> float:
+        """A field that is a number; UserError for another value, null too."""
+        value = self.take(name, default, (int, float))
+        if value is None:
+            raise self.error(name, "wants a number")
+        return float(value)
+
+    def heads(self, name: str, default: int, width: int) -> int:
+        """A number of heads that share `width` among them; UserError where they cannot."""
+        value = self.size(name, default)
+        if width % value:
+            raise self.error(name, f"does not divide the width {width}")
         return value
 
     def require(self, name: str, value: Any, why: str, default: Any = REQUIRED) -> None:
@@ -124,22 +145,23 @@ def rope(fields: Fields, default_base: float, context_length: int) -> dict[str, 
 def rope_of(values: Mapping[str, Any], fields: Fields, default_base: float, context_length: int) -> dict[str, Any]:
     """Fields of ModelConfig for one dictionary of rope_parameters."""
     inner = Fields(values, f"{fields.where}: rope_parameters")
-    kind = inner.take("rope_type", inner.take("type", "default"))
-    result: dict[str, Any] = {"positions": "rope", "rope_base": float(inner.take("rope_theta", default_base))}
+    kind = inner.take("rope_type", inner.take("type", "default"))  # The latter before transformers 4.45.
+    result: dict[str, Any] = {"positions": "rope", "rope_base": inner.number("rope_theta", default_base)}
     inner.ignore("partial_rotary_factor")
     if kind in ("linear", "llama3", "yarn"):
-        result |= {"rope_scaling": kind, "rope_scaling_factor": float(inner.take("factor"))}
+        result |= {"rope_scaling": kind, "rope_scaling_factor": inner.number("factor")}
     elif kind != "default":
-        raise inner.error("rope_type", "no such scaling can be taken over; one of default, linear, llama3, yarn can")
+        name = "rope_type" if inner.has("rope_type") else "type"
+        raise inner.error(name, "no such scaling can be taken over; one of default, linear, llama3, yarn can")
     if kind in ("llama3", "yarn"):
         result["rope_original_length"] = inner.take("original_max_position_embeddings", context_length, int)
     else:
         inner.ignore("original_max_position_embeddings")
     if kind == "llama3":
-        result |= {"rope_low_frequency_factor": float(inner.take("low_freq_factor")),
-                   "rope_high_frequency_factor": float(inner.take("high_freq_factor"))}
+        result |= {"rope_low_frequency_factor": inner.number("low_freq_factor"),
+                   "rope_high_frequency_factor": inner.number("high_freq_factor")}
     if kind == "yarn":
-        factor = inner.take("attention_factor", None)
+        factor = inner.take("attention_factor", None, (int, float))
         result |= {"rope_beta_fast": float(inner.take("beta_fast", 32.0) or 32.0),
                    "rope_beta_slow": float(inner.take("beta_slow", 1.0) or 1.0),
                    "rope_attention_factor": None if factor is None else float(factor)}
