@@ -26,26 +26,27 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     # Of files of before transformers 4; n_ctx is n_positions again.
     fields.ignore("n_ctx", "n_special", "predict_special_tokens", "_num_labels")
     fields.require("scale_attn_by_inverse_layer_idx", False, "one scale of attention a layer cannot be taken over")
-    width, heads = fields.take("n_embd", 768, int), fields.take("n_head", 12, int)
+    width = fields.size("n_embd", 768)
+    heads = fields.heads("n_head", 12, width)
     inner = fields.take("n_inner", None, int)
-    residual_dropout = float(fields.take("resid_pdrop", 0.1, (int, float)))
+    residual_dropout = fields.number("resid_pdrop", 0.1)
     return {
-        "architecture": "decoder", "vocabulary_size": fields.take("vocab_size", 50_257, int),
-        "context_length": fields.take("n_positions", 1024, int), "num_layers": fields.take("n_layer", 12, int),
+        "architecture": "decoder", "vocabulary_size": fields.size("vocab_size", 50_257),
+        "context_length": fields.size("n_positions", 1024), "num_layers": fields.size("n_layer", 12),
         "width": width, "num_heads": heads, "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "activation_function", "gelu_new"),
         "feed_forward_width": 4 * width if inner is None else inner,
         "positions": "learned", "position_offset": 0, "norm": "layer_norm", "norm_place": "pre", "norm_scale": True,
-        "norm_offset": False, "norm_epsilon": float(fields.take("layer_norm_epsilon", 1e-5, (int, float))),
+        "norm_offset": False, "norm_epsilon": fields.number("layer_norm_epsilon", 1e-5),
         "embedding_norm": False, "qk_norm": False, "attention_window": None, "attention_pattern": (),
         "attention_scale": None if fields.take("scale_attn_weights", True, bool) else 1.0, "bias": True,
         "query_key_value_bias": None, "attention_output_bias": None, "feed_forward_bias": None, "norm_bias": None,
         "tied_embeddings": fields.take("tie_word_embeddings", True, bool), "embedding_width": None, "token_types": 0,
         "head_transform": False, "head_bias": False, "embedding_scale": "one", "residual_scale": "one",
         "parallel_block": False, "initialization": "gpt2",
-        "initialization_stddev": float(fields.take("initializer_range", 0.02, (int, float))),
-        "embedding_dropout": float(fields.take("embd_pdrop", 0.1, (int, float))),
-        "attention_dropout": float(fields.take("attn_pdrop", 0.1, (int, float))),
+        "initialization_stddev": fields.number("initializer_range", 0.02),
+        "embedding_dropout": fields.number("embd_pdrop", 0.1),
+        "attention_dropout": fields.number("attn_pdrop", 0.1),
         "residual_dropout": residual_dropout, "feed_forward_dropout": 0.0,
     }
 

@@ -22,30 +22,31 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     """Changes of ModelConfig for the fields of a config.json."""
     # Of a head for tags; a note; and two names that GPT-NeoX-20B's file has and transformers never read.
     fields.ignore("classifier_dropout", "is_decoder", "attention_probs_dropout_prob", "hidden_dropout_prob")
-    width, heads = fields.take("hidden_size", 6144, int), fields.take("num_attention_heads", 64, int)
-    context_length = fields.take("max_position_embeddings", 2048, int)
+    width = fields.size("hidden_size", 6144)
+    heads = fields.heads("num_attention_heads", 64, width)
+    context_length = fields.size("max_position_embeddings", 2048)
     attention_bias = None if fields.take("attention_bias", True, bool) else False
     parallel = fields.take("use_parallel_residual", True, bool)
-    dropout = float(fields.take("hidden_dropout", 0.0, (int, float)))
+    dropout = fields.number("hidden_dropout", 0.0)
     return {
-        "architecture": "decoder", "vocabulary_size": fields.take("vocab_size", 50_432, int),
-        "context_length": context_length, "num_layers": fields.take("num_hidden_layers", 44, int), "width": width,
+        "architecture": "decoder", "vocabulary_size": fields.size("vocab_size", 50_432),
+        "context_length": context_length, "num_layers": fields.size("num_hidden_layers", 44), "width": width,
         "num_heads": heads, "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "hidden_act", "gelu"),
-        "feed_forward_width": fields.take("intermediate_size", 24_576, int),
-        **rope(fields, float(fields.take("rotary_emb_base", 10_000, (int, float))), context_length),
+        "feed_forward_width": fields.size("intermediate_size", 24_576),
+        **rope(fields, fields.number("rotary_emb_base", 10_000), context_length),
         "rope_fraction": _rope_fraction(fields, width // heads), "norm": "layer_norm", "norm_place": "pre",
         "norm_scale": True, "norm_offset": False,
-        "norm_epsilon": float(fields.take("layer_norm_eps", 1e-5, (int, float))), "embedding_norm": False,
+        "norm_epsilon": fields.number("layer_norm_eps", 1e-5), "embedding_norm": False,
         "qk_norm": False, "attention_scale": None, "attention_window": None, "attention_pattern": (), "bias": True,
         "query_key_value_bias": attention_bias, "attention_output_bias": attention_bias, "feed_forward_bias": None,
         "norm_bias": None, "tied_embeddings": fields.take("tie_word_embeddings", False, bool),
         "embedding_width": None, "token_types": 0, "head_transform": False, "head_bias": False,
         "embedding_scale": "one", "residual_scale": "one", "parallel_block": parallel,
         "parallel_norms": "separate" if parallel else "shared", "initialization": "gpt2",
-        "initialization_stddev": float(fields.take("initializer_range", 0.02, (int, float))),
+        "initialization_stddev": fields.number("initializer_range", 0.02),
         "embedding_dropout": dropout, "residual_dropout": dropout, "feed_forward_dropout": 0.0,
-        "attention_dropout": float(fields.take("attention_dropout", 0.0, (int, float))),
+        "attention_dropout": fields.number("attention_dropout", 0.0),
     }
 
 

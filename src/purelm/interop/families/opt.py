@@ -23,30 +23,31 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     fields.ignore("activation_dropout")  # In published files, and never read by transformers.
     fields.require("layerdrop", 0.0, "leaving out layers in training cannot be taken over")
     fields.require("_remove_final_layer_norm", False, "a stack without its final norm cannot be taken over")
-    width, heads = fields.take("hidden_size", 768, int), fields.take("num_attention_heads", 12, int)
+    width = fields.size("hidden_size", 768)
+    heads = fields.heads("num_attention_heads", 12, width)
     before, bias = (fields.take(name, True, bool) for name in ("do_layer_norm_before", "enable_bias"))
     affine = fields.take("layer_norm_elementwise_affine", True, bool)
-    tied =  fields.take("tie_word_embeddings", True, bool)
+    tied = fields.take("tie_word_embeddings", True, bool)
     embedding_width = fields.take("word_embed_proj_dim", None, int)
     embedding_width = None if embedding_width == width else embedding_width
     if embedding_width is not None and not tied:
         raise fields.error("word_embed_proj_dim", _NARROW)
     return {
-        "architecture": "decoder", "vocabulary_size": fields.take("vocab_size", 50_272, int),
-        "context_length": fields.take("max_position_embeddings", 2048, int),
-        "num_layers": fields.take("num_hidden_layers", 12, int), "width": width, "num_heads": heads,
+        "architecture": "decoder", "vocabulary_size": fields.size("vocab_size", 50_272),
+        "context_length": fields.size("max_position_embeddings", 2048),
+        "num_layers": fields.size("num_hidden_layers", 12), "width": width, "num_heads": heads,
         "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "activation_function", "relu"),
-        "feed_forward_width": fields.take("ffn_dim", 3072, int), "positions": "learned", "position_offset": 2,
+        "feed_forward_width": fields.size("ffn_dim", 3072), "positions": "learned", "position_offset": 2,
         "norm": "layer_norm", "norm_place": "pre" if before else "post", "norm_scale": affine, "norm_offset": False,
         "norm_epsilon": 1e-5, "embedding_norm": False, "qk_norm": False, "attention_scale": None,
         "attention_window": None, "attention_pattern": (), "bias": bias, "query_key_value_bias": None,
         "attention_output_bias": None, "feed_forward_bias": None, "norm_bias": None if affine == bias else affine,
         "tied_embeddings": tied, "embedding_width": embedding_width, "token_types": 0, "head_transform": False,
         "head_bias": False, "embedding_scale": "one", "residual_scale": "one", "parallel_block": False,
-        "initialization": "gpt2", "initialization_stddev": float(fields.take("init_std", 0.02, (int, float))),
-        "embedding_dropout": 0.0, "residual_dropout": float(fields.take("dropout", 0.1, (int, float))),
-        "attention_dropout": float(fields.take("attention_dropout", 0.0, (int, float))), "feed_forward_dropout": 0.0,
+        "initialization": "gpt2", "initialization_stddev": fields.number("init_std", 0.02),
+        "embedding_dropout": 0.0, "residual_dropout": fields.number("dropout", 0.1),
+        "attention_dropout": fields.number("attention_dropout", 0.0), "feed_forward_dropout": 0.0,
     }
 
 
