@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -82,8 +83,6 @@ def typed_lines() -> Iterator[str]:
     """What is typed, line by line, to the end of the input; on a terminal after a prompt, and
     with the keys of its line editor."""
     if sys.stdin.isatty():
-        import contextlib
-
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (input() uses it)
     while True:
@@ -94,6 +93,21 @@ def typed_lines() -> Iterator[str]:
         if not line and not sys.stdin.isatty():
             return
         yield line.rstrip("\n")
+
+
+@contextlib.contextmanager
+def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of bytes on a terminal, nothing elsewhere; yields what is called with (done, in all)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                  TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def run(main: Callable[[], None], usage: str) -> None:

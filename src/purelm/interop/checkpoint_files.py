@@ -58,6 +58,11 @@ def open_weights(folder: pathlib.Path) -> dict[str, Stored]:
                     "an index); give the folder that save_pretrained wrote")
 
 
+def read_file(path: pathlib.Path) -> dict[str, Stored]:
+    """Every tensor of one safetensors file by name; raises as `open_weights`."""
+    return _safetensors(path)
+
+
 def read_tensor(stored: Stored) -> np.ndarray:
     """The tensor on the host; UserError where the file ends before it."""
     if stored.strides is not None:

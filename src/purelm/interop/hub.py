@@ -40,7 +40,6 @@ def resolve(name: str, revision: str | None) -> Source:
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise UserError(f"--from_hf={name}: no such folder; give one with config.json and weights, or a name such as "
                         "openai-community/gpt2")
-    weights = _weights(name, revision)
     snapshot = _download(name, revision, [*_SMALL, "model*.safetensors"])
     if not any(snapshot.glob("model*.safetensors")):
         snapshot = _download(name, revision, ["pytorch_model*.bin"])

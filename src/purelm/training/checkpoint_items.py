@@ -112,8 +112,11 @@ def is_empty(shape: tuple[int, ...]) -> bool:
     return 0 in shape
 
 
-def restore_item(path: Path, abstract: PyTree) -> PyTree:
-    """`abstract` with its leaves read from `path`: jax.Arrays where a leaf has a sharding, else numpy arrays."""
+def restore_item(path: Path, abstract: PyTree, *, partial: bool = False) -> PyTree:
+    """`abstract` with its leaves read from `path`: jax.Arrays where a leaf has a sharding, else numpy arrays.
+
+    partial: others may be stored there too.
+    """
     ocp = load_orbax()
     leaves, arguments, restored = {}, {}, {}
     for name, leaf in named_leaves(abstract).items():
@@ -130,6 +133,6 @@ def restore_item(path: Path, abstract: PyTree) -> PyTree:
     if leaves:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             tree = checkpointer.restore(path.absolute(), args=ocp.args.PyTreeRestore(
-                item=nest(leaves), restore_args=nest(arguments)))
+                item=nest(leaves), restore_args=nest(arguments), partial_restore=partial))
         restored |= named_leaves(tree)
     return jax.tree.unflatten(jax.tree.structure(abstract), [restored[name] for name in named_leaves(abstract)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,14 @@ import numpy as np
 
 from purelm.errors import UserError, did_you_mean
 from purelm.training import manifests
-from purelm.training.checkpoint_items import PyTree, check_same_model, nest, restore_item, state_items
+from purelm.training.checkpoint_items import (
+    PyTree,
+    check_same_model,
+    named_leaves,
+    nest,
+    restore_item,
+    state_items,
+)
 from purelm.training.manifests import Manifest
 
 Warn = Callable[[str], None]
@@ -67,6 +74,29 @@ def restore_latest(folder: str | os.PathLike[str], abstract_state: Any, *, at: i
     return Restored(state, manifest.step, manifest.metadata, damaged)
 
 
+class StoredParams(NamedTuple):
+    """Parameters in a checkpoint whose every byte is right: `shapes` of what is stored, read one by one."""
+
+    path: Path
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    step: int
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Those of these names, such as layers/attention/query/kernel, on the host."""
+        wanted = nest({name: self.shapes[name] for name in names})
+        return named_leaves(restore_item(self.path, wanted, partial=True))
+
+
+def open_params(folder: str | os.PathLike[str], which: int | str, shapes: PyTree, *,
+                warn: Warn = warn_on_stderr) -> StoredParams:
+    """What `restore_params` would give, opened and not read; raises as it does."""
+    folder = Path(folder)
+    manifest, item = _params_of(folder, which, shapes, True, warn)
+    stored = {name: jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+              for name, (dtype, shape) in manifest.arrays[item].items()}
+    return StoredParams(folder / str(manifest.step) / item, stored, manifest.step)
+
+
 def restore_params(folder: str | os.PathLike[str], which: int | str = "latest", *, shapes: PyTree = None,
                    prefer_ema: bool = True, warn: Warn = warn_on_stderr) -> tuple[PyTree, int]:
     """Parameters alone, and their step; the optimizer need not be known, nor its files be whole.
@@ -81,23 +111,27 @@ def restore_params(folder: str | os.PathLike[str], which: int | str = "latest", 
       UserError: there is none, all (or the one asked for) are damaged, or it is of another model.
     """
     folder = Path(folder)
+    manifest, item = _params_of(folder, which, shapes, prefer_ema, warn)
+    if shapes is None:
+        shapes = nest({name: jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+                       for name, (dtype, shape) in manifest.arrays[item].items()})
+    elif item == "ema":
+        dtypes = nest({name: np.dtype(dtype) for name, (dtype, _) in manifest.arrays["ema"].items()})
+        shapes = jax.tree.map(
+            lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=getattr(leaf, "sharding", None)),
+            shapes, dtypes)
+    return restore_item(folder / str(manifest.step) / item, shapes), manifest.step
+
+
+def _params_of(folder: Path, which: int | str, shapes: PyTree, prefer_ema: bool, warn: Warn) -> tuple[Manifest, str]:
+    """The first sound checkpoint, and which of its items are the parameters; raises as `restore_params`."""
     # Which kind of parameters there is is not known yet, so the files of both must be whole.
     manifest, _ = _choose(folder, _order(folder, which), ["params", "ema"], warn)
     if manifest is None:
         raise UserError(f"there is no checkpoint in {folder}; train first, or give the folder of a run that was")
-    path = folder / str(manifest.step)
-    item = "ema" if prefer_ema and "ema" in manifest.arrays else "params"
-    if shapes is None:
-        shapes = nest({name: jax.ShapeDtypeStruct(shape, np.dtype(dtype))
-                       for name, (dtype, shape) in manifest.arrays[item].items()})
-    else:
-        check_same_model({"params": shapes}, manifest, path)
-        if item == "ema":
-            dtypes = nest({name: np.dtype(dtype) for name, (dtype, _) in manifest.arrays["ema"].items()})
-            shapes = jax.tree.map(
-                lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=getattr(leaf, "sharding", None)),
-                shapes, dtypes)
-    return restore_item(path / item, shapes), manifest.step
+    if shapes is not None:
+        check_same_model({"params": shapes}, manifest, folder / str(manifest.step))
+    return manifest, "ema" if prefer_ema and "ema" in manifest.arrays else "params"
 
 
 def _order(folder: Path, which: int | str) -> list[int]:

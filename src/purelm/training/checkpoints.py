@@ -50,15 +50,18 @@ class Checkpoints:
         keep_last: newest good checkpoints kept.
         keep_best: keep the one of the lowest `metrics["loss"]` besides.
         warn: told of damaged checkpoints and failed deletions, a line each.
+        host_gigabytes: what copies of arrays may take while they are written; a save then waits for most of its
+            writing. None copies all at once.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep_last: int, keep_best: bool,
-                 warn: Warn = warn_on_stderr) -> None:
+                 warn: Warn = warn_on_stderr, host_gigabytes: int | None = None) -> None:
         self.folder = Path(folder).absolute()
         self._keep_last, self._keep_best, self._warn = keep_last, keep_best, warn
+        self._host_gigabytes = host_gigabytes
         self._checkpointer: Any = None
         self._saving: Manifest | None = None
         self._trusted: set[int] = set()  # written or restored by this object
@@ -117,7 +120,9 @@ class Checkpoints:
         ocp = load_orbax()
         if self._checkpointer is None:
             self._checkpointer = ocp.AsyncCheckpointer(
-                ocp.CompositeCheckpointHandler(),
+                ocp.CompositeCheckpointHandler(**{
+                    item: ocp.PyTreeCheckpointHandler(save_device_host_concurrent_gb=self._host_gigabytes)
+                    for item in ("params", "ema", "optimizer")}),
                 async_options=ocp.options.AsyncOptions(
                     post_finalization_callback=self._seal, create_directories_asynchronously=False))
         items = state_items(state)

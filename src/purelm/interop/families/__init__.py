@@ -10,6 +10,7 @@ A family's module has
     write_config(model, task) -> fields of config.json, or None where the family cannot hold the model
     tensors(model, task) -> the table (mapping.py)
     aliases(model, task) -> {name that may be in a file: name of the tensor that it is tied to}
+    RENAMED        optional: (pattern, replacement) of names in old files
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from purelm.errors import UserError, did_you_mean
 _MODULES = {
     "gpt2": "gpt2", "gpt_neox": "gpt_neox", "opt": "opt", "llama": "llama", "mistral": "mistral", "qwen2": "qwen2",
     "qwen3": "qwen3", "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma3": "gemma3", "olmo2": "olmo2",
-    "bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "distilbert": "distilbert", "t5": "t5", "mt5": "t5", "bart": "bart",
-    "marian": "marian",
+    "bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "distilbert": "distilbert", "t5": "t5",
+    "mt5": "t5", "bart": "bart", "marian": "marian",
 }
 NAMES = tuple(dict.fromkeys(_MODULES.values()))
 

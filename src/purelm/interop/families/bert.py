@@ -32,24 +32,24 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     fields.require("is_decoder", False, "a decoder of this family cannot be taken over, an encoder can")
     fields.require("position_embedding_type", "absolute", "relative positions cannot be taken over, absolute ones can")
     fields.ignore(*_NOTES)
-    dropout = float(fields.take("hidden_dropout_prob", 0.1, (int, float)))
+    width, dropout = fields.size("hidden_size", 768), fields.number("hidden_dropout_prob", 0.1)
     classifier_dropout = fields.take("classifier_dropout", None, (int, float))
     if task not in ("classification", "tagging"):
         classifier_dropout = 0.0
     elif classifier_dropout is None:
         classifier_dropout = dropout
     return {
-        "architecture": "encoder", "vocabulary_size": fields.take("vocab_size", 30_522, int),
-        "context_length": fields.take("max_position_embeddings", 512, int),
-        "num_layers": fields.take("num_hidden_layers", 12, int), "width": fields.take("hidden_size", 768, int),
-        "num_heads": fields.take("num_attention_heads", 12, int), "positions": "learned",
+        "architecture": "encoder", "vocabulary_size": fields.size("vocab_size", 30_522),
+        "context_length": fields.size("max_position_embeddings", 512),
+        "num_layers": fields.size("num_hidden_layers", 12), "width": width,
+        "num_heads": fields.heads("num_attention_heads", 12, width), "positions": "learned",
         "feed_forward": activation(fields, "hidden_act", "gelu"),
-        "feed_forward_width": fields.take("intermediate_size", 3072, int), "norm": "layer_norm", "norm_place": "post",
-        "norm_epsilon": float(fields.take("layer_norm_eps", 1e-12, (int, float))), "embedding_norm": True, "bias": True,
-        "token_types": fields.take("type_vocab_size", 2, int), "initialization": "gpt2",
-        "initialization_stddev": float(fields.take("initializer_range", 0.02, (int, float))),
+        "feed_forward_width": fields.size("intermediate_size", 3072), "norm": "layer_norm", "norm_place": "post",
+        "norm_epsilon": fields.number("layer_norm_eps", 1e-12), "embedding_norm": True, "bias": True,
+        "token_types": fields.size("type_vocab_size", 2), "initialization": "gpt2",
+        "initialization_stddev": fields.number("initializer_range", 0.02),
         "embedding_dropout": dropout, "residual_dropout": dropout,
-        "attention_dropout": float(fields.take("attention_probs_dropout_prob", 0.1, (int, float))),
+        "attention_dropout": fields.number("attention_probs_dropout_prob", 0.1),
         "classifier_dropout": float(classifier_dropout), **head_fields(fields, task, "tanh")}
 
 

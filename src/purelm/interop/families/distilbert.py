@@ -25,22 +25,22 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     # The table of positions is in the file, however it started; weights of an output layer are tied or not by
     # tie_word_embeddings alone.
     fields.ignore("sinusoidal_pos_embds", "tie_weights_")
-    dropout = float(fields.take("dropout", 0.1, (int, float)))
+    width, dropout = fields.size("dim", 768), fields.number("dropout", 0.1)
     classifier_dropout = {
         "masked_language_modeling": 0.0, "tagging": dropout,
-        "classification": float(fields.take("seq_classif_dropout", 0.2, (int, float))),
-        "extractive_qa": float(fields.take("qa_dropout", 0.1, (int, float)))}[task]
+        "classification": fields.number("seq_classif_dropout", 0.2),
+        "extractive_qa": fields.number("qa_dropout", 0.1)}[task]
     return {
-        "architecture": "encoder", "vocabulary_size": fields.take("vocab_size", 30_522, int),
-        "context_length": fields.take("max_position_embeddings", 512, int),
-        "num_layers": fields.take("n_layers", 6, int), "width": fields.take("dim", 768, int),
-        "num_heads": fields.take("n_heads", 12, int), "positions": "learned",
+        "architecture": "encoder", "vocabulary_size": fields.size("vocab_size", 30_522),
+        "context_length": fields.size("max_position_embeddings", 512),
+        "num_layers": fields.size("n_layers", 6), "width": width,
+        "num_heads": fields.heads("n_heads", 12, width), "positions": "learned",
         "feed_forward": activation(fields, "activation", "gelu"),
-        "feed_forward_width": fields.take("hidden_dim", 3072, int), "norm": "layer_norm", "norm_place": "post",
+        "feed_forward_width": fields.size("hidden_dim", 3072), "norm": "layer_norm", "norm_place": "post",
         "norm_epsilon": 1e-12, "embedding_norm": True, "bias": True, "token_types": 0, "initialization": "gpt2",
-        "initialization_stddev": float(fields.take("initializer_range", 0.02, (int, float))),
+        "initialization_stddev": fields.number("initializer_range", 0.02),
         "embedding_dropout": dropout, "residual_dropout": dropout,
-        "attention_dropout": float(fields.take("attention_dropout", 0.1, (int, float))),
+        "attention_dropout": fields.number("attention_dropout", 0.1),
         "classifier_dropout": classifier_dropout, **head_fields(fields, task, "relu")}
 
 

@@ -114,17 +114,25 @@ def size(fields: Fields, name: str, defaults: Mapping[str, Any]) -> int:
     return value
 
 
+def window(fields: Fields) -> int | None:
+    """sliding_window, in tokens, itself included; UserError for less than 1."""
+    value = fields.take("sliding_window", 4096, int)
+    if value is not None and value < 1:
+        raise fields.error("sliding_window", "wants a whole number from 1, or null")
+    return value
+
+
 def shortest_pattern(kinds: Sequence[str]) -> tuple[str, ...]:
     """The shortest tuple that, repeated and cut, gives `kinds`: window window full window -> window window full."""
     return next(tuple(kinds[:length]) for length in range(1, len(kinds) + 1)
                 if all(kind == kinds[number % length] for number, kind in enumerate(kinds)))
 
 
-def read_windows(fields: Fields, num_layers: int, window: int | None, default_types: Sequence[str]) -> dict[str, Any]:
-    """attention_window and attention_pattern for layer_types, `default_types` where the file has none.
+def read_windows(fields: Fields, num_layers: int, tokens: int | None, default_types: Sequence[str]) -> dict[str, Any]:
+    """attention_window, which is `tokens`, and attention_pattern for layer_types, `default_types` where there are none.
 
     Raises:
-      UserError: they are not one a layer, of another kind, or have windows where `window` is none.
+      UserError: they are not one a layer, of another kind, or have windows where `tokens` is none.
     """
     types = fields.take("layer_types", None, list)
     types = list(default_types) if types is None else types
@@ -136,9 +144,9 @@ def read_windows(fields: Fields, num_layers: int, window: int | None, default_ty
     pattern = shortest_pattern([_LAYER_KINDS[kind] for kind in types])
     if pattern == ("full",):
         return {"attention_window": None, "attention_pattern": ()}
-    if window is None or window < 1:
+    if tokens is None:
         raise fields.error("sliding_window", "layer_types has layers with a window: wants a whole number from 1")
-    return {"attention_window": window, "attention_pattern": () if pattern == ("window",) else pattern}
+    return {"attention_window": tokens, "attention_pattern": () if pattern == ("window",) else pattern}
 
 
 def layer_types(model: ModelConfig) -> list[str]:
@@ -152,3 +160,8 @@ def read_attention_bias(fields: Fields) -> dict[str, Any]:
     """Biases of all four layers of attention."""
     bias = fields.take("attention_bias", False, bool) or None
     return {"query_key_value_bias": bias, "attention_output_bias": bias}
+
+
+def attention_bias(model: ModelConfig) -> bool:
+    """attention_bias of a model, as read_attention_bias reads it."""
+    return model.bias if model.query_key_value_bias is None else model.query_key_value_bias

@@ -8,59 +8,59 @@ stack, and all of its layers read it. T5 also drops out what the output layer re
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from purelm.config import ModelConfig
 from purelm.config.shapes import encoder_layers, feed_forward_width, head_size, is_gated, num_kv_heads
 from purelm.interop.fields import Fields, activation, activation_name
-from purelm.interop.mapping import Tensor, linear, norm
+from purelm.interop.mapping import Tensor, norm
 
 MODEL_TYPES = ("t5", "mt5")
 TASKS = dict.fromkeys(("T5ForConditionalGeneration", "T5WithLMHeadModel", "MT5ForConditionalGeneration"),
                       "sequence_to_sequence")
 BASE = ""
 KEPT = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)
-# What transformers takes where the file leaves it out: T5's, mT5's.
-_DEFAULTS = {
-    "t5": {"vocab_size": 32_128, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "feed_forward_proj": "relu"},
-    "mt5": {"vocab_size": 250_112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu"},
+# Ours -> theirs, and what transformers takes where the file leaves it out: T5's, mT5's.
+_SIZES = {
+    "vocabulary_size": ("vocab_size", 32_128, 250_112), "context_length": ("n_positions", 512, 512),
+    "width": ("d_model", 512, 512), "num_heads": ("num_heads", 8, 6), "head_size": ("d_kv", 64, 64),
+    "feed_forward_width": ("d_ff", 2048, 1024), "relative_buckets": ("relative_attention_num_buckets", 32, 32),
+    "relative_max_distance": ("relative_attention_max_distance", 128, 128),
 }
 
 
 def read_config(fields: Fields, task: str) -> dict[str, Any]:
     """Changes of ModelConfig."""
-    default = _DEFAULTS[fields.take("model_type", "t5")]
-    layers = fields.take("num_layers", default["num_layers"], int)
+    is_mt5 = fields.take("model_type", "t5") == "mt5"
+    layers = fields.take("num_layers", 8 if is_mt5 else 6, int)
     decoder_layers = fields.take("num_decoder_layers", None, int) or layers
     dropout = float(fields.take("dropout_rate", 0.1, (int, float)))
-    tied = _is_tied(fields)
+    tied = _is_tied(fields, is_mt5)
     fields.require("is_decoder", False, "a decoder without its encoder cannot be taken over")
     fields.ignore("initializer_factor", "classifier_dropout")
     changes = {
-        "architecture": "encoder_decoder", "vocabulary_size": fields.take("vocab_size", default["vocab_size"], int),
-        "context_length": fields.take("n_positions", 512, int), "num_layers": decoder_layers,
-        "encoder_layers": None if layers == decoder_layers else layers, "width": fields.take("d_model", 512, int),
-        "num_heads": fields.take("num_heads", default["num_heads"], int), "head_size": fields.take("d_kv", 64, int),
-        "attention_scale": 1.0, "feed_forward": _feed_forward(fields, default["feed_forward_proj"]),
-        "feed_forward_width": fields.take("d_ff", default["d_ff"], int), "positions": "t5",
-        "relative_buckets": fields.take("relative_attention_num_buckets", 32, int),
-        "relative_max_distance": fields.take("relative_attention_max_distance", 128, int), "norm": "rms_norm",
-        "norm_place": "pre", "norm_epsilon": float(fields.take("layer_norm_epsilon", 1e-6, (int, float))),
-        "embedding_norm": False, "bias": False, "tied_embeddings": tied, "shared_embeddings": True, "head_bias": False,
+        "architecture": "encoder_decoder", "num_layers": decoder_layers,
+        "encoder_layers": None if layers == decoder_layers else layers, "attention_scale": 1.0,
+        "feed_forward": _feed_forward(fields, "gated-gelu" if is_mt5 else "relu"), "positions": "t5",
+        "norm": "rms_norm", "norm_place": "pre",
+        "norm_epsilon": float(fields.take("layer_norm_epsilon", 1e-6, (int, float))), "embedding_norm": False,
+        "bias": False, "tied_embeddings": tied, "shared_embeddings": True, "head_bias": False,
         "head_scale": "inverse_sqrt_width" if tied else "one", "embedding_scale": "one",
+        **{ours: fields.take(theirs, default[is_mt5], int) for ours, (theirs, *default) in _SIZES.items()},
         **{f"{place}_dropout": dropout for place in ("embedding", "attention", "residual", "feed_forward")}}
     fields.finish()
     return changes
 
 
-def _is_tied(fields: Fields) -> bool:
+def _is_tied(fields: Fields, is_mt5: bool) -> bool:
     """Whether the output layer is the embedding.
 
     transformers 5 writes tie_word_embeddings=True for all, and for T5 1.1 scale_decoder_outputs=False; of mT5 the
     output layer is its own whatever the file says.
     """
     tied = fields.take("tie_word_embeddings", True, bool)
-    if fields.take("model_type", "t5") == "mt5":
+    if is_mt5:
         return False
     scaled = fields.take("scale_decoder_outputs", tied, bool)
     if scaled and not tied:
@@ -85,44 +85,40 @@ def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
         return None
     if is_gated(model):
         name = "gated-gelu" if model.feed_forward == "geglu_tanh" else f"gated-{name}"
+    sizes = dataclasses.replace(model, head_size=head_size(model), feed_forward_width=feed_forward_width(model))
     return {
-        "vocab_size": model.vocabulary_size, "n_positions": model.context_length, "d_model": model.width,
-        "d_kv": head_size(model), "d_ff": feed_forward_width(model), "num_layers": encoder_layers(model),
-        "num_decoder_layers": model.num_layers, "num_heads": model.num_heads, "feed_forward_proj": name,
-        "relative_attention_num_buckets": model.relative_buckets,
-        "relative_attention_max_distance": model.relative_max_distance, "dropout_rate": model.residual_dropout,
+        **{theirs: getattr(sizes, ours) for ours, (theirs, *_) in _SIZES.items()}, "num_layers": encoder_layers(model),
+        "num_decoder_layers": model.num_layers, "feed_forward_proj": name, "dropout_rate": model.residual_dropout,
         "layer_norm_epsilon": model.norm_epsilon, "is_encoder_decoder": True,
         "tie_word_embeddings": model.tied_embeddings}
 
 
 def tensors(model: ModelConfig, task: str) -> list[Tensor]:
     """The table."""
-    encoder, decoder = _stack(model, "encoder/", "encoder"), _stack(model, "", "decoder")
-    block = "decoder.block.{}.layer.1"
+    cross = "decoder.block.{}.layer.1"
     head = [] if model.tied_embeddings else [Tensor("head/kernel", "lm_head.weight", transpose=True)]
-    return [Tensor("embedding/embedding", "shared.weight"), *encoder, *decoder,
-            *_attention("layers/cross_attention", f"{block}.EncDecAttention"),
-            *norm("layers/cross_attention_norm", f"{block}.layer_norm", bias=False), *head]
+    return [Tensor("embedding/embedding", "shared.weight"), *_stack(model, "encoder/", "encoder"),
+            *_stack(model, "", "decoder"), *_attention("layers/cross_attention", f"{cross}.EncDecAttention"),
+            *norm("layers/cross_attention_norm", f"{cross}.layer_norm", bias=False), *head]
 
 
 def _stack(model: ModelConfig, ours: str, theirs: str) -> list[Tensor]:
-    block, last = f"{theirs}.block.{{}}", 1 if ours else 2
+    layer, last = f"{theirs}.block.{{}}.layer", 1 if ours else 2
     names = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if is_gated(model) else {"up": "wi", "down": "wo"}
-    dense = f"{block}.layer.{last}.DenseReluDense"
     return [
         Tensor(f"{ours}relative_bias/embedding",
                f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
-        *_attention(f"{ours}layers/attention", f"{block}.layer.0.SelfAttention"),
-        *norm(f"{ours}layers/attention_norm", f"{block}.layer.0.layer_norm", bias=False),
-        *(line for name, their in names.items()
-          for line in linear(f"{ours}layers/feed_forward/{name}", f"{dense}.{their}", bias=False)),
-        *norm(f"{ours}layers/feed_forward_norm", f"{block}.layer.{last}.layer_norm", bias=False),
+        *_attention(f"{ours}layers/attention", f"{layer}.0.SelfAttention"),
+        *norm(f"{ours}layers/attention_norm", f"{layer}.0.layer_norm", bias=False),
+        *(Tensor(f"{ours}layers/feed_forward/{name}/kernel", f"{layer}.{last}.DenseReluDense.{their}.weight", True)
+          for name, their in names.items()),
+        *norm(f"{ours}layers/feed_forward_norm", f"{layer}.{last}.layer_norm", bias=False),
         *norm(f"{ours}final_norm", f"{theirs}.final_layer_norm", bias=False)]
 
 
 def _attention(ours: str, theirs: str) -> list[Tensor]:
-    return [line for name in ("query", "key", "value", "output")
-            for line in linear(f"{ours}/{name}", f"{theirs}.{name[0]}", bias=False)]
+    return [Tensor(f"{ours}/{name}/kernel", f"{theirs}.{name[0]}.weight", transpose=True)
+            for name in ("query", "key", "value", "output")]
 
 
 def aliases(model: ModelConfig, task: str) -> dict[str, str]:
