@@ -155,6 +155,8 @@ def test_each_head_has_its_own_dropout(family, task, fields, expected):
     ("bert", MASKED_TASK, {"is_decoder": True}, "is_decoder=True: a decoder of this family"),
     ("bert", MASKED_TASK, {"add_cross_attention": True}, "add_cross_attention=True: cross-attention"),
     ("bert", "tagging", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key': rel"),
+    ("bert", "tagging", {"num_attention_heads": 5, "hidden_size": 12}, "num_attention_heads=5: does not divide"),
+    ("distilbert", "tagging", {"n_heads": 5, "dim": 12}, "n_heads=5: does not divide"),
     ("bert", "tagging", {"hidden_act": "mish"}, "hidden_act='mish': no such activation"),
     ("bert", "classification", {"problem_type": "regression"}, "problem_type='regression': only one class a text"),
     ("roberta", "classification", {"problem_type": "multi_label_classification"},
