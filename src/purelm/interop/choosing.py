@@ -37,7 +37,7 @@ def export_task(task: str, model: ModelConfig) -> str:
     """The task whose class of transformers a run's model is of."""
     if model.architecture == "decoder" and task in ("sequence_to_sequence", "span_corruption"):
         return "language_modeling"
-    return _TASKS[task] if task in _TASKS else task
+    return _TASKS.get(task, task)
 
 
 def choose_family(model: ModelConfig, task: str, labels: tuple[str, ...] | None, wanted: str | None,

@@ -139,7 +139,8 @@ def _original_plan(originals: pathlib.Path, model: ModelConfig, task: str, dtype
     entries = {name: (file.replace("pytorch_model", "model").replace(".bin", ".safetensors"), kind, shape)
                for name, (file, kind, shape) in entries.items()}
     by_name = {name: lines[entry["reads"]] for name, entry in stored.items() if entry["reads"]}
-    choice = Choice(family, fields, fields["architectures"][0], dataclasses.replace(held, param_dtype=model.param_dtype))
+    held = dataclasses.replace(held, param_dtype=model.param_dtype)
+    choice = Choice(family, fields, fields["architectures"][0], held)
     return _Plan(choice, fields, entries, by_name, originals)
 
 

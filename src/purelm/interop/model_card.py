@@ -22,7 +22,7 @@ _AUTO = {"text-generation": "AutoModelForCausalLM", "fill-mask": "AutoModelForMa
 
 def model_card(run: RunFolder, config: Config, architecture: str, step: int) -> str:
     """The card as Markdown, with the head of metadata that the Hub reads; every number is the run's own."""
-    pipeline = _PIPELINES[config.task.name] if config.task.name in _PIPELINES else None
+    pipeline = _PIPELINES.get(config.task.name)
     head = ["---", "library_name: transformers", *([f"pipeline_tag: {pipeline}"] if pipeline else []),
             "tags:", "- purelm", "---", ""]
     return "\n".join([*head, f"# {architecture}, written by purelm", "", *_what(config, step), "",
@@ -95,5 +95,5 @@ def _use(pipeline: str | None) -> list[str]:
         return []
     name = _AUTO[pipeline]
     return ["## How to use it", "", "```python", f"from transformers import {name}, AutoTokenizer", "",
-            f'model = {name}.from_pretrained("THIS_FOLDER")', 'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
-            "```", ""]
+            f'model = {name}.from_pretrained("THIS_FOLDER")',
+            'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")', "```", ""]
