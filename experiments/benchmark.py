@@ -22,12 +22,14 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
   python experiments/benchmark.py --suite=decode --workdir=runs/a      answering: sampling, beams, quantized weights,
                                                                        engine, server, load (--target, --draft:
                                                                        speculative decoding)
+  python experiments/benchmark.py --suite=interop                      checkpoints of others: fine-tuning one on CPU
 """
 
 SUITES = {
     "training": ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors",
                  "together"),
     "decode": ("sampling", "beams", "quantization", "engine", "speculative", "first_token", "load"),
+    "interop": ("fine_tuning",),
 }
 TABLES = tuple(dict.fromkeys(name for tables in SUITES.values() for name in tables))
 SUITE = flags.DEFINE_enum("suite", "training", list(SUITES), "tables that belong together")
@@ -58,6 +60,7 @@ TITLES = {
     "engine": "Continuous batching: 64 requests of mixed length, over the same one after another",
     "speculative": "Speculative decoding over plain decoding, batch 1",
     "first_token": "Time to the first token through HTTP",
+    "fine_tuning": "A step of fine-tuning BERT base, batch 8 x 128 tokens, float32, dropout 0.1",
     "load": "The server under load: 200 clients, 20 % hang up, 10 % send wrong requests",
 }
 
@@ -117,7 +120,7 @@ def heading() -> str:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--output")]
     without_paths = [re.sub(r"=.*[/\\].*", "=...", argument) for argument in given]
     command = " ".join(["python experiments/benchmark.py", *without_paths])
-    title = "Speed of answering" if SUITE.value == "decode" else "Speed"
+    title = {"decode": "Speed of answering", "interop": "Speed with others' checkpoints"}.get(SUITE.value, "Speed")
     machine = f"{platform.machine()}, {CORES.value} cores, {jax.default_backend()}, jax {jax.__version__}"
     return (f"# {title}\n\n{datetime.date.today()}, {machine}. Every ratio is from one run on one machine.\n\n"
             f"`{command}`")

@@ -83,6 +83,30 @@ class NanoGPT:
         return total / count
 
 
+class BertClassifier:
+    """transformers' BertForSequenceClassification of BERT base, random weights, its own dropout, under PyTorch's AdamW.
+
+    Clipping at 1.0 and the fused update are the defaults of transformers' Trainer.
+    """
+
+    def __init__(self, num_classes: int, *, learning_rate: float):
+        import torch
+        from transformers import BertConfig, BertForSequenceClassification
+
+        self.torch = torch
+        self.model = BertForSequenceClassification(BertConfig(num_labels=num_classes)).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
+
+    def step(self, tokens: Any, labels: Any) -> None:
+        """One update on int32 [B, T] tokens without padding and [B] classes: forward, backward, clipping, AdamW."""
+        tokens, labels = (self.torch.from_numpy(array).long() for array in (tokens, labels))
+        mask = self.torch.ones_like(tokens)
+        self.model(input_ids=tokens, attention_mask=mask, labels=labels).loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
 def huggingface_gpt2(**shape: int) -> Any:
     """transformers' GPT-2 of that shape with random weights, in evaluation mode."""
     from transformers import GPT2Config, GPT2LMHeadModel
