@@ -167,7 +167,7 @@ def _requirements(config: ModelConfig) -> list[tuple[bool, str]]:
 
 def _attention_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
     """Options of attention and its positions that lack what they need, or are set where nothing reads them."""
-    scaling = config.rope_scaling
+    scaling, default = config.rope_scaling, ModelConfig()
     readers = {"rope_scaling_factor": ("linear", "llama3", "yarn"), "rope_original_length": ("llama3", "yarn"),
                "rope_low_frequency_factor": ("llama3",), "rope_high_frequency_factor": ("llama3",),
                "rope_beta_fast": ("yarn",), "rope_beta_slow": ("yarn",), "rope_attention_factor": ("yarn",)}
@@ -175,7 +175,7 @@ def _attention_requirements(config: ModelConfig) -> list[tuple[bool, str]]:
         (scaling == "none" or config.positions == "rope",
          f"config.model.rope_scaling={scaling} has no effect with config.model.positions={config.positions}: "
          "choose rope"),
-        *((scaling in wanted or getattr(config, name) == getattr(ModelConfig(), name),
+        *((scaling in wanted or getattr(config, name) == getattr(default, name),
            f"config.model.{name}={getattr(config, name)} has no effect with config.model.rope_scaling={scaling}: "
            f"leave it out, or choose {' or '.join(wanted)}") for name, wanted in readers.items()),
         (scaling not in ("llama3", "yarn") or config.rope_original_length is not None,

@@ -54,8 +54,8 @@ class Attention(nn.Module):
         self, x_BSD: jax.Array, rotation: tuple[jax.Array, jax.Array] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """(key_BKSH, value_BKSH) of what is attended to."""
-        key_BSKH = self._normalized(self.key(x_BSD), self.key_norm if self.config.qk_norm else None)
-        value_BSKH = self._in_heads(self.value(x_BSD))
+        key_BSX, value_BSKH = self.key(x_BSD), self._in_heads(self.value(x_BSD))
+        key_BSKH = self._normalized(key_BSX, self.key_norm if self.config.qk_norm else None)
         if rotation is not None:
             key_BSKH = rotate(key_BSKH, *rotation)
         return jnp.swapaxes(key_BSKH, 1, 2), jnp.swapaxes(value_BSKH, 1, 2)
