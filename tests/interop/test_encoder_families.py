@@ -3,6 +3,7 @@ all that a family lets differ."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 import parity
 import pytest
 
-from purelm.config import Config, TaskConfig
+from purelm.config import Config, TaskConfig, resolve_model
 from purelm.errors import UserError
+from purelm.interop.checkpoint import open_checkpoint
+from purelm.interop.checkpoint_files import read_tensor
 from purelm.interop.families import bert
 from purelm.tasks import task_of
 
@@ -175,11 +178,26 @@ def test_what_cannot_be_taken_over_is_refused_by_name(family, task, fields, mess
     assert "\n" not in str(raised.value)
 
 
-def test_every_tensor_of_a_pretraining_checkpoint_is_known():
-    """The pooler and the head of the next sentence are kept; reddens where one of them would be called unknown."""
+def test_a_folder_like_bert_base_uncased_is_read(tmp_path):
+    """Saved from pretraining and called BertForMaskedLM, with TensorFlow's names of a norm's parameters; reddens where
+    the pooler, the head of the next sentence or a buffer is called unknown, or an old name is missed."""
     transformers = pytest.importorskip("transformers")
+    safetensors = pytest.importorskip("safetensors.numpy")
     model = parity.make(transformers.BertForPreTraining, transformers.BertConfig, **BERT)
-    parity.check_way_back(model, parity.ours(model))
-    # A classifier reads the pooler, which is then no longer among the kept: it is in the table.
+    taken = parity.ours(model)
+    parity.check_way_back(model, taken)
+    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"):
+           np.ascontiguousarray(array)
+           for name, array in parity.tensors_from(taken.tensors, taken.params).items()}
+    kept = {name: tensor.numpy() for name, tensor in model.state_dict().items() if "pooler" in name or "seq_" in name}
+    kept["bert.embeddings.position_ids"] = np.arange(16)[None]
+    safetensors.save_file(old | kept, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**parity.fields_of(model), "architectures": ["BertForMaskedLM"]}))
+    found = open_checkpoint(tmp_path)
+    assert found.others.keys() == kept.keys() and len(kept) == 5 and found.model == resolve_model(taken.config, 40)
+    assert found.names["bert.embeddings.LayerNorm.weight"] == "bert.embeddings.LayerNorm.gamma"
+    for name, stored in found.files.items():
+        np.testing.assert_array_equal(read_tensor(stored), model.state_dict()[name].numpy(), err_msg=name)
+    # A classifier of texts reads the pooler.
     config = parity.read_model("bert", parity.fields_of(model), "classification")
     assert "bert.pooler.dense.weight" in {tensor.theirs for tensor in bert.tensors(config, "classification")}
