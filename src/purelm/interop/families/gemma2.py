@@ -38,8 +38,8 @@ def read_gemma(fields: Fields, size: int) -> dict[str, Any]:
     # Other libraries' names of hidden_activation and sliding_window, and the kind of cache that generation begins with.
     fields.ignore("hidden_act", "sliding_window_size", "cache_implementation")
     fields.require("use_bidirectional_attention", (None, False), "a decoder that looks ahead cannot be taken over")
-    scalar = fields.take("query_pre_attn_scalar", 256, (int, float))
-    if scalar is None or scalar <= 0:
+    scalar = fields.number("query_pre_attn_scalar", 256)
+    if scalar <= 0:
         raise fields.error("query_pre_attn_scalar", "wants a number above 0")
     return {"norm_place": "sandwich", "norm_offset": True, "embedding_scale": "sqrt_width",
             "attention_scale": None if scalar == size else scalar ** -0.5} | llama_like.read_attention_bias(fields)
@@ -48,7 +48,7 @@ def read_gemma(fields: Fields, size: int) -> dict[str, Any]:
 def softcap(fields: Fields, name: str, default: float | None) -> float | None:
     """A soft cap; null is none."""
     value = fields.take(name, default, (int, float))
-    return None if value is None else float(value)
+    return None if value is None else fields.number(name, value)
 
 
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ _DEFAULTS = gemma2.DEFAULTS | {"vocab_size": 262_208, "max_position_embeddings":
 
 def read_config(fields: Fields, task: str) -> dict[str, Any]:
     """Changes of ModelConfig for the fields of a config.json."""
-    if fields.values["model_type"] == "gemma3":
+    if fields.take("model_type", "gemma3_text") == "gemma3":
         raise fields.error("model_type", "a model of images and text cannot be taken over; take one of text alone "
                            "(model_type gemma3_text, such as gemma-3-1b)")
     changes = llama_like.read_common(fields, _DEFAULTS, activation_field=gemma2.ACTIVATION, takes_rope=False)
@@ -30,7 +30,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     fields.require("attn_logit_softcapping", None, "transformers reads none in this family; take null")
     changes["logits_softcap"] = gemma2.softcap(fields, "final_logit_softcapping", None)
     fields.ignore("_sliding_window_pattern")
-    period = fields.take("sliding_window_pattern", 6, int)
+    period = fields.size("sliding_window_pattern", 6)
     kinds = ["sliding_attention" if (layer + 1) % period else "full_attention"
              for layer in range(changes["num_layers"])]
     changes |= llama_like.read_windows(fields, len(kinds), llama_like.window(fields), kinds)

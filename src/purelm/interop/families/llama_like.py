@@ -73,24 +73,32 @@ def read_common(
 
     `defaults` are those of transformers' configuration class; takes_rope: rope_parameters is one for all layers.
     """
-    layers, width, heads = (size(fields, name, defaults) for name in (
-        "num_hidden_layers", "hidden_size", "num_attention_heads"))
-    context_length = size(fields, "max_position_embeddings", defaults)
-    kv_heads = fields.take("num_key_value_heads", defaults["num_key_value_heads"], int)
-    head_dim = fields.take("head_dim", defaults["head_dim"], int)
-    changes = _SWITCHES | {
-        "vocabulary_size": size(fields, "vocab_size", defaults), "context_length": context_length,
-        "num_layers": layers, "width": width, "num_heads": heads,
-        "num_kv_heads": heads if kv_heads is None else kv_heads,
-        "head_size": width // heads if head_dim is None else head_dim,
-        "feed_forward_width": size(fields, "intermediate_size", defaults),
+    width, context_length = (fields.size(name, defaults[name]) for name in ("hidden_size", "max_position_embeddings"))
+    changes = _SWITCHES | _read_heads(fields, defaults, width) | {
+        "vocabulary_size": fields.size("vocab_size", defaults["vocab_size"]), "context_length": context_length,
+        "num_layers": fields.size("num_hidden_layers", defaults["num_hidden_layers"]), "width": width,
+        "feed_forward_width": fields.size("intermediate_size", defaults["intermediate_size"]),
         "feed_forward": activation(fields, activation_field, defaults[activation_field], gated=True),
-        "norm_epsilon": float(fields.take("rms_norm_eps", defaults["rms_norm_eps"], (int, float))),
-        "tied_embeddings": fields.take("tie_word_embeddings", defaults["tie_word_embeddings"], bool),
-        "attention_dropout": float(fields.take("attention_dropout", 0.0, (int, float)) or 0.0),
-        "initialization_stddev": float(fields.take("initializer_range", 0.02, (int, float))),
+        "norm_epsilon": fields.number("rms_norm_eps", defaults["rms_norm_eps"]),
+        "tied_embeddings": bool(fields.take("tie_word_embeddings", defaults["tie_word_embeddings"], bool)),
+        "attention_dropout": fields.number("attention_dropout", 0.0) if fields.has("attention_dropout") else 0.0,
+        "initialization_stddev": fields.number("initializer_range", 0.02),
     }
     return changes | (rope(fields, 10_000.0, context_length) if takes_rope else {})
+
+
+def _read_heads(fields: Fields, defaults: Mapping[str, Any], width: int) -> dict[str, Any]:
+    head_dim = fields.take("head_dim", defaults["head_dim"], int)
+    if head_dim is None:
+        heads = fields.heads("num_attention_heads", defaults["num_attention_heads"], width)
+        size = width // heads
+    else:
+        heads = fields.size("num_attention_heads", defaults["num_attention_heads"])
+        size = fields.size("head_dim", head_dim)
+    shared = fields.take("num_key_value_heads", defaults["num_key_value_heads"], int)
+    if shared is not None and (shared < 1 or heads % shared):
+        raise fields.error("num_key_value_heads", f"does not divide num_attention_heads={heads}")
+    return {"num_heads": heads, "num_kv_heads": heads if shared is None else shared, "head_size": size}
 
 
 def write_common(model: ModelConfig, *, activation_field: str = "hidden_act") -> dict[str, Any]:
@@ -106,20 +114,10 @@ def write_common(model: ModelConfig, *, activation_field: str = "hidden_act") ->
     }
 
 
-def size(fields: Fields, name: str, defaults: Mapping[str, Any]) -> int:
-    """A whole number from 1; UserError for another value."""
-    value = fields.take(name, defaults[name], int)
-    if value is None or value < 1:
-        raise fields.error(name, "wants a whole number from 1")
-    return value
-
-
 def window(fields: Fields) -> int | None:
     """sliding_window, in tokens, itself included; UserError for less than 1."""
     value = fields.take("sliding_window", 4096, int)
-    if value is not None and value < 1:
-        raise fields.error("sliding_window", "wants a whole number from 1, or null")
-    return value
+    return None if value is None else fields.size("sliding_window", value)
 
 
 def shortest_pattern(kinds: Sequence[str]) -> tuple[str, ...]:
