@@ -1,0 +1,119 @@
+"""Files of weights: what torch and safetensors write is read back, and what is damaged or foreign is refused."""
+
+import collections
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from purelm.errors import UserError
+from purelm.interop.checkpoint import same_bytes
+from purelm.interop.checkpoint_files import Writer, open_weights, read_file, read_tensor
+
+
+def state():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(5, 7, generator=generator)
+    return {"a": a, "b": a.bfloat16(), "c": a.half(), "d": torch.arange(5), "e": torch.tensor(3.5),
+            "f": torch.zeros(0, 4), "g": torch.tensor([True, False])}
+
+
+def assert_same(stored, tensors):
+    assert stored.keys() == tensors.keys()
+    for name, entry in stored.items():
+        found, expected = read_tensor(entry), tensors[name].detach()
+        assert str(expected.dtype).removeprefix("torch.") == entry.dtype.name
+        assert found.shape == tuple(expected.shape)
+        np.testing.assert_array_equal(found.astype(np.float64), expected.double().numpy())
+
+
+def test_safetensors_whole_and_in_parts(tmp_path):
+    tensors = state()
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert_same(open_weights(tmp_path), tensors)
+    (tmp_path / "model.safetensors").unlink()
+    parts = {"model-1.safetensors": ["a", "b", "c"], "model-2.safetensors": ["d", "e", "f", "g"]}
+    for file, names in parts.items():
+        save_file({name: tensors[name] for name in names}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, names in parts.items() for name in names}}))
+    assert_same(open_weights(tmp_path), tensors)
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model-2\.safetensors: is missing"):
+        open_weights(tmp_path)
+    save_file({"x": tensors["a"]}, tmp_path / "model-2.safetensors")
+    with pytest.raises(UserError, match=r"says that model-2\.safetensors holds d, which it does not"):
+        open_weights(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
+    with pytest.raises(UserError, match="no file beside it"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda data: data[:-3], "not a whole safetensors file"),
+    (lambda data: data[:40], "not a whole safetensors file"),
+    (lambda data: b"", "not a whole safetensors file"),
+    (lambda data: b"PK" + data, "not a whole safetensors file"),
+    (lambda data: data + b"x", "not a whole safetensors file"),
+])
+def test_a_damaged_file_is_refused(tmp_path, damage, message):
+    save_file(state(), tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").write_bytes(damage((tmp_path / "model.safetensors").read_bytes()))
+    with pytest.raises(UserError, match=message):
+        open_weights(tmp_path)
+
+
+def test_no_weights(tmp_path):
+    with pytest.raises(UserError, match="no weights are there"):
+        open_weights(tmp_path)
+
+
+def test_pytorch_files_with_views_and_parameters(tmp_path):
+    """Reddens where strides or offsets into a shared storage are lost."""
+    tensors = state()
+    tensors |= {"view": tensors["a"][1:4, 2:5], "transposed": tensors["a"].t(),
+                "parameter": torch.nn.Parameter(torch.ones(2, 3))}
+    torch.save(collections.OrderedDict(tensors), tmp_path / "pytorch_model.bin")
+    assert_same(open_weights(tmp_path), tensors)
+
+
+class Hostile:
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def test_nothing_in_a_pickle_is_run(tmp_path):
+    marker = tmp_path / "run"
+    import os
+    for hostile in (Hostile(os.mkdir, str(marker)), Hostile(eval, f"open({str(marker)!r}, 'w')")):
+        torch.save({"a": hostile}, tmp_path / "pytorch_model.bin")
+        with pytest.raises(UserError, match="holds more than tensors, and nothing in it is run"):
+            open_weights(tmp_path)
+    torch.save({"a": {"b": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="no state dictionary"):
+        open_weights(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(UserError, match=r"since 1\.6, or cut short"):
+        open_weights(tmp_path)
+    assert not marker.exists()
+
+
+def test_what_is_written_in_any_order_is_what_safetensors_reads(tmp_path):
+    tensors = state()
+    save_file(tensors, tmp_path / "model.safetensors")
+    stored = open_weights(tmp_path)
+    writer = Writer(tmp_path / "out.safetensors", {name: (entry.dtype, entry.shape) for name, entry in stored.items()})
+    for name in reversed(stored):
+        writer.write(name, read_tensor(stored[name]))
+    writer.close()
+    back = load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    again = read_file(tmp_path / "out.safetensors")
+    assert all(same_bytes(again[name], stored[name]) for name in stored)
+    assert not same_bytes(again["a"], stored["b"])
