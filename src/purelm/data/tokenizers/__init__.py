@@ -1,4 +1,4 @@
-"""Tokenizers: bytes, characters, words, and trained BPE, WordPiece and Unigram."""
+"""Tokenizers: bytes, characters, words, trained BPE, WordPiece and Unigram, and those of published checkpoints."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from purelm.data.tokenizers.base import END_OF_TEXT, FORMAT, Tokenizer
+from purelm.data.tokenizers.imported import ImportedSettings, ImportedTokenizer
+from purelm.data.tokenizers.imported_json import HuggingFaceTokenizer
+from purelm.data.tokenizers.imported_marian import MarianTokenizer
+from purelm.data.tokenizers.imported_sentencepiece import SentencePieceTokenizer
+from purelm.data.tokenizers.imported_tiktoken import TiktokenTokenizer
 from purelm.data.tokenizers.simple import ByteTokenizer, CharacterTokenizer
 from purelm.data.tokenizers.special import SpecialIds
 from purelm.data.tokenizers.trained import TRAINED_KINDS, TrainedTokenizer, train_subwords
 from purelm.data.tokenizers.words import WordTokenizer
 from purelm.errors import UserError
 
-__all__ = ["END_OF_TEXT", "TRAINED_KINDS", "ByteTokenizer", "CharacterTokenizer", "SpecialIds", "Tokenizer",
-           "TrainedTokenizer", "WordTokenizer", "load_tokenizer", "train_tokenizer"]
+__all__ = ["END_OF_TEXT", "TRAINED_KINDS", "ByteTokenizer", "CharacterTokenizer", "ImportedTokenizer", "SpecialIds",
+           "Tokenizer", "TrainedTokenizer", "WordTokenizer", "load_tokenizer", "train_tokenizer"]
+
+_IMPORTED = {kind.kind: kind for kind in (HuggingFaceTokenizer, SentencePieceTokenizer, TiktokenTokenizer,
+                                          MarianTokenizer)}
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocabulary_size: int, *, end_of_text: bool,
@@ -67,4 +75,6 @@ def _from_content(content: dict[str, Any]) -> Tokenizer:
         return WordTokenizer(content["words"], end_of_text)
     if kind in TRAINED_KINDS:
         return TrainedTokenizer(kind, content["tokenizer"], end_of_text)
+    if kind in _IMPORTED:
+        return _IMPORTED[kind](content["files"], ImportedSettings.from_json(content["settings"]))
     raise KeyError(kind)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,16 @@ class Tokenizer(abc.ABC):
         """What stands around texts."""
         return around(self.end_of_text_id)
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Every id that stands for no text."""
+        return frozenset(() if self.end_of_text_id is None else (self.end_of_text_id,))
+
+    @property
+    def named_tokens(self) -> Mapping[str, str]:
+        """Text of the special tokens that chat templates know by a name: "bos_token", "eos_token", ..."""
+        return {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT} if self.end_of_text else {}
+
     def document(self, ids: np.ndarray) -> np.ndarray:
         """int32: `ids` of a text as a document of a stream of them: framed as an encoder's row, or where that has no
         marks, after end_of_text_id, or where there is none either, as they are."""
@@ -72,6 +82,10 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text."""
+
+    def encode_targets(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode_batch` of what a decoder is to write, where that is another language than the sources'."""
+        return self.encode_batch(texts)
 
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
         """The ids of each word of a sentence that is cut into words: all but the first have a space before them."""
@@ -105,11 +119,16 @@ class Tokenizer(abc.ABC):
         Where ids do not end a UTF-8 character, as sampled ones may not, U+FFFD stands for it. UserError for an id
         out of the vocabulary.
         """
+        texts = [self.token_bytes[number] for number in self._checked(ids).tolist()]
+        return self.separator.join(texts).decode("utf-8", errors="replace")
+
+    def _checked(self, ids: Iterable[int]) -> np.ndarray:
+        """int64 [T]; UserError for an id out of the vocabulary."""
         ids = np.asarray(list(ids) if not isinstance(ids, np.ndarray) else ids, np.int64).reshape(-1)
         outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
         if outside.size:
             raise UserError(f"token id {outside[0]} is not in the vocabulary; ids are 0 to {self.vocabulary_size - 1}")
-        return self.separator.join([self.token_bytes[i] for i in ids.tolist()]).decode("utf-8", errors="replace")
+        return ids
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
@@ -131,7 +150,7 @@ class Tokenizer(abc.ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that decides ids: equal fingerprints give equal ids."""
-        return _hash({"type": self.kind, "end_of_text": self.end_of_text, **self.payload()})
+        return content_hash({"type": self.kind, "end_of_text": self.end_of_text, **self.payload()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes tokenizer.json, whole or not at all; UserError where that cannot be done."""
@@ -161,5 +180,6 @@ def check_encodable(text: str) -> None:
                         "give it in UTF-8") from error
 
 
-def _hash(content: Any) -> str:
+def content_hash(content: Any) -> str:
+    """32 hexadecimal digits of what is JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
