@@ -14,6 +14,8 @@ TASKS = {"GPTNeoXForCausalLM": "language_modeling"}
 BASE = "gpt_neox."
 # The causal mask and RoPE's wavelengths, which files of before transformers 4.30 hold.
 KEPT = (r"layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",)
+# transformers 5 has another name for the output layer in memory than in files.
+RENAMED = ((r"^lm_head\.", "embed_out."),)
 
 _LAYER = "gpt_neox.layers.{}."
 
