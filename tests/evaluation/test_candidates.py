@@ -35,6 +35,8 @@ class Bytes:
     def encode_batch(self, texts):
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
+    encode_targets = encode_batch
+
 
 def make_config(architecture="encoder_decoder", **decoding):
     model = ModelConfig(vocabulary_size=257, context_length=56, num_layers=1, width=16, **MODELS[architecture])

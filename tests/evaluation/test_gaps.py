@@ -77,7 +77,7 @@ def test_texts_that_do_not_fit_are_named(masked_run, span_run):
 
 def test_spans_go_to_their_gaps():
     ids = np.array([300, 1, 2, 302, 9, 301, 3, 300, 7])
-    assert span_corruption.filled_spans(ids, 300, 2) == [[1, 2], [3]]
+    assert span_corruption.filled_spans(ids, range(300, 310), 2) == [[1, 2], [3]]
 
 
 def test_span_corruption_fills_each_gap(span_run, monkeypatch):

@@ -137,7 +137,8 @@ class Augmenter:
                             "leave it empty")
         self._base_size = tokenizer.base_size
         self._begins = _word_beginnings(tokenizer)
-        blank = 0 if tokenizer.kind == "words" else tokenizer.end_of_text_id
+        mask = tokenizer.special.mask
+        blank = 0 if tokenizer.kind == "words" else tokenizer.end_of_text_id if mask is None else mask
         if blank is None and any(name in _BLANKING for name, _ in self._steps):
             raise UserError("config.data.augmentation: word_dropout and token_masking need a blank, which is the "
                             "end-of-text token; set --config.data.end_of_text=true")

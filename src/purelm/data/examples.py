@@ -137,7 +137,7 @@ def prepare_examples(config: Config, recipe: Recipe, *, tokenizer: Tokenizer | N
     trained = {name: examples[name] for name in examples if name == "train" or name not in given}
     own_key = [examples_key, config.task.name, recipe.version]
     tokenizer = tokenizer or _make_tokenizer(data, recipe, cache, own_key, examples, report)
-    if data.end_of_text and tokenizer.end_of_text_id is None:
+    if data.end_of_text and not tokenizer.special.every_id:
         raise UserError("config.data.end_of_text is true, but the given tokenizer has no end-of-text token; set "
                         "--config.data.end_of_text=false or take another tokenizer")
     given_labels = None if labels is None else tuple(labels)

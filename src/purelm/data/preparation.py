@@ -18,6 +18,7 @@ from purelm.data.sources import Source, make_source, source_summary
 from purelm.data.splits import SPLITS, Piece
 from purelm.data.store import DocumentStore, assign_pieces
 from purelm.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+from purelm.data.tokenizers.special import document_marks
 from purelm.errors import UserError
 
 # Part of every key: raise it when the same config would give other tokens.
@@ -150,7 +151,7 @@ def _ready_tokenizer(data: DataConfig) -> Tokenizer | None:
 
 
 def _check_end_of_text(data: DataConfig, tokenizer: Tokenizer) -> None:
-    if data.end_of_text and tokenizer.end_of_text_id is None:
+    if data.end_of_text and not any(document_marks(tokenizer)):
         raise UserError("config.data.end_of_text is true, but the given tokenizer has no end-of-text token; set "
                         "--config.data.end_of_text=false or take another tokenizer")
 
@@ -194,7 +195,7 @@ def _write_split(folder: str, name: str, store: DocumentStore, pieces: list[Piec
                  end_of_text: bool) -> dict[str, Any]:
     """Writes SPLIT.tokens.npy and SPLIT.documents.npy; returns the split's counts."""
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
-    mark = np.array([tokenizer.end_of_text_id], dtype) if end_of_text else np.zeros(0, dtype)
+    before, after = (np.array(ids, dtype) for ids in (document_marks(tokenizer) if end_of_text else ((), ())))
     starts: list[int] = []
     num_tokens = num_bytes = 0
     with open(os.path.join(folder, f"{name}.tokens.npy"), "w+b") as file:
@@ -203,11 +204,12 @@ def _write_split(folder: str, name: str, store: DocumentStore, pieces: list[Piec
         for texts in _in_batches(store.texts(pieces)):
             for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
                 starts.append(num_tokens)
-                file.write(mark.tobytes() + ids.astype(dtype).tobytes())
-                num_tokens += len(mark) + len(ids)
+                file.write(before.tobytes() + ids.astype(dtype).tobytes() + after.tobytes())
+                num_tokens += len(before) + len(ids) + len(after)
                 num_bytes += len(text.encode("utf-8"))
-        file.write(mark.tobytes())
-        num_tokens += len(mark)
+        if not len(after):  # The last document's end is learned as all others' are: by what comes next.
+            file.write(before.tobytes())
+            num_tokens += len(before)
         file.seek(0)
         _write_header(file, dtype, num_tokens)
         assert file.tell() == data_begins, "the .npy header changed its length"

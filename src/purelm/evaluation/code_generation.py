@@ -67,7 +67,7 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     prompts = [task.prompt_ids(tokenizer, example["prompt"]) for example in examples for _ in range(count)]
     written = continue_prompts(
         config.model, run.params, prompts, max_new_tokens=config.decoding.max_new_tokens,
-        sampler=configured_sampler(config.decoding), seed=config.seed, stop_id=tokenizer.end_of_text_id,
+        sampler=configured_sampler(config.decoding), seed=config.seed, stop_id=tokenizer.special.stop,
         vocabulary_size=tokenizer.vocabulary_size, batch_size=batch_size, progress=progress, what="programs")
     samples = [{"completion": cut_completion(tokenizer.decode(one.ids_T)), "log_probability": one.log_probability}
                for one in written]

@@ -9,12 +9,13 @@ import numpy as np
 
 from purelm.config import ModelConfig
 from purelm.inference import Sampler, generate
+from purelm.inference.stops import StopIds
 
 Progress = Callable[[str], None]
 
 
 class Continuation(NamedTuple):
-    """ids_T: int32, what was written, without the stop_id. log_probability: nats, of it and of the stop_id where it was
+    """ids_T: int32, what was written, without a stop_id. log_probability: nats, of it and of the stop_id where one was
     written (`stopped`)."""
 
     ids_T: np.ndarray
@@ -24,7 +25,7 @@ class Continuation(NamedTuple):
 
 def continue_prompts(
     config: ModelConfig, params: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, sampler: Sampler,
-    seed: int, stop_id: int | None, vocabulary_size: int, batch_size: int, progress: Progress | None = None,
+    seed: int, stop_id: StopIds, vocabulary_size: int, batch_size: int, progress: Progress | None = None,
     what: str = "texts",
 ) -> list[Continuation]:
     """The continuation of each prompt, in their order.

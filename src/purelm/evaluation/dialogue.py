@@ -80,7 +80,7 @@ def _write(run: LoadedRun, histories: Sequence[Turns], *, batch_size: int, progr
     room = reply_room(config.model.context_length, longest)
     found = continue_prompts(
         config.model, run.params, [task.prompt_ids(tokenizer, turns, room) for turns in histories],
-        max_new_tokens=longest, sampler=configured_sampler(decoding), seed=seed, stop_id=tokenizer.end_of_text_id,
+        max_new_tokens=longest, sampler=configured_sampler(decoding), seed=seed, stop_id=tokenizer.special.stop,
         vocabulary_size=tokenizer.vocabulary_size + len(task.ROLES), batch_size=batch_size, progress=progress,
         what="replies")
     # A mark of a role is never learned as a reply's token, but nothing forbids a bad model to write one.

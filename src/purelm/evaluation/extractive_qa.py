@@ -57,11 +57,12 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     encoded = task.encode_windows(config, run.tokenizer, examples)
     windows = [(number, window) for number, (found, _) in enumerate(encoded) for window in found]
     records = [window.record for _, window in windows]
+    paragraphs = [(window.begin, window.stop) for _, window in windows]
     spans: list[Span | None] = [None] * len(records)
     tenth, done = max(len(records) // 10, 1), 0
     for members, batch in in_batches(config, task.RECIPE, records, batch_size):
         log_B2T = np.asarray(compute(params, batch))
-        found = best_spans(log_B2T, [_paragraph(records[index]) for index in members], config.task.longest_answer)
+        found = best_spans(log_B2T, [paragraphs[index] for index in members], config.task.longest_answer)
         for index, span in zip(members, found, strict=True):
             spans[index] = span
         if progress is not None and done // tenth != (done + len(members)) // tenth:
@@ -72,11 +73,6 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
         of_example[number].append((window, span))
     return [_prediction(example, token_spans, found)
             for example, (_, token_spans), found in zip(examples, encoded, of_example, strict=True)]
-
-
-def _paragraph(record: Mapping[str, Any]) -> tuple[int, int]:
-    """[first, last) of the record's paragraph tokens."""
-    return record["begin"], len(record["tokens"]) - 1
 
 
 @functools.lru_cache(maxsize=4)

@@ -37,7 +37,7 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     written = continue_prompts(
         config.model, run.params, [encode_prompt(tokenizer, example["text"]) for example in examples],
         max_new_tokens=config.decoding.max_new_tokens, sampler=configured_sampler(config.decoding), seed=config.seed,
-        stop_id=tokenizer.end_of_text_id, vocabulary_size=tokenizer.vocabulary_size, batch_size=batch_size,
+        stop_id=tokenizer.special.stop, vocabulary_size=tokenizer.vocabulary_size, batch_size=batch_size,
         progress=progress)
     return [{"text": tokenizer.decode(one.ids_T), "log_probability": one.log_probability,
              "probability": math.exp(one.log_probability), "ended": one.stopped} for one in written]

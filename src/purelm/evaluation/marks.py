@@ -20,9 +20,13 @@ def count_marks(text: str) -> int:
 def encode_marked(tokenizer: Tokenizer, text: str, mark_ids: Sequence[int]) -> np.ndarray:
     """int32 ids of the text, with `mark_ids` in turn for its marks.
 
-    Tokens of trained tokenizers begin with the space before a word, so there a mark takes that space with it.
+    Special tokens of the tokenizer itself are written into the text, so that it has them as it would anyone's. Tokens
+    of trained tokenizers begin with the space before a word, so there a mark of ours takes that space with it.
     """
     parts = _MARK.split(text)
+    if mark_ids and mark_ids[0] < tokenizer.vocabulary_size:
+        marks = [tokenizer.decode([mark]) for mark in mark_ids]
+        return tokenizer.encode_with_specials("".join([parts[0], *map("".join, zip(marks, parts[1:], strict=True))]))
     if tokenizer.kind in TRAINED_KINDS:
         parts = [*(part.removesuffix(" ") for part in parts[:-1]), parts[-1]]
     pieces = [tokenizer.encode_batch([part])[0] for part in parts]

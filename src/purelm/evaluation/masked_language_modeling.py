@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,17 @@ from purelm.training.load import LoadedRun
 
 Progress = Callable[[str], None]
 _SHOWN = 5
+
+
+class _Frame(NamedTuple):
+    """What stands around a text."""
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+
+    def places(self, row: np.ndarray) -> np.ndarray:
+        """Where the tokens of the text itself are."""
+        return np.arange(len(self.start), len(row) - len(self.end))
 
 
 def input_format(config: Config) -> str:
@@ -47,6 +58,7 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
 
     Raises UserError for a text that does not fit the context, or has no tokens.
     """
+    frame = _frame(run)
     rows = [_row(run, example) for example in examples]
     hidden = [np.flatnonzero(row == task.mask_id(run.tokenizer)) for row in rows]
     queries: list[tuple[np.ndarray, int]] = []
@@ -54,13 +66,13 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
         if len(places):
             queries += [(row, int(place)) for place in places]
             continue
-        for place in _text_places(run, row):
+        for place in frame.places(row):
             query = row.copy()
             query[place] = task.mask_id(run.tokenizer)
             queries.append((query, int(place)))
     found = iter(_log_probabilities(run, queries, batch_size, progress))
-    return [_filled(run, row, places, [next(found) for _ in places]) if len(places)
-            else _likelihood(run, example, row, [next(found) for _ in _text_places(run, row)])
+    return [_filled(run, row, places, [next(found) for _ in places], frame) if len(places)
+            else _likelihood(example, row[frame.places(row)], [next(found) for _ in frame.places(row)])
             for example, row, places in zip(examples, rows, hidden, strict=True)]
 
 
@@ -70,21 +82,23 @@ def score(run: LoadedRun, examples: Sequence[Mapping[str, Any]],
     return {}
 
 
+def _frame(run: LoadedRun) -> _Frame:
+    special = run.tokenizer.special
+    return _Frame(special.start, special.end) if run.config.data.end_of_text else _Frame((), ())
+
+
 def _row(run: LoadedRun, example: Mapping[str, Any]) -> np.ndarray:
-    tokenizer, text = run.tokenizer, example["text"]
+    tokenizer, text, frame = run.tokenizer, example["text"], _frame(run)
+    if tokenizer.special.mask is not None:  # Its own mark is understood too, "<mask>" of RoBERTa.
+        text = text.replace(tokenizer.decode([tokenizer.special.mask]).strip(), MARK)
     ids = encode_marked(tokenizer, text, [task.mask_id(tokenizer)] * count_marks(text))
     if not len(ids):
         raise UserError(f"{example['where']}: a text without tokens; give some")
-    if run.config.data.end_of_text:
-        ids = np.append(np.int32(tokenizer.end_of_text_id), ids)
+    ids = np.concatenate([frame.start, ids, frame.end]).astype(np.int32)
     if len(ids) > run.config.model.context_length:
         raise UserError(f"{example['where']}: {len(ids)} tokens do not fit config.model.context_length="
                         f"{run.config.model.context_length}; give a shorter text, {MARK} and all")
     return ids
-
-
-def _text_places(run: LoadedRun, row: np.ndarray) -> np.ndarray:
-    return np.arange(int(run.config.data.end_of_text), len(row))
 
 
 @functools.lru_cache(maxsize=4)
@@ -127,19 +141,18 @@ def _batch(queries: Sequence[tuple[np.ndarray, int]], rows: int, length: int) ->
     return batch
 
 
-def _filled(run: LoadedRun, row: np.ndarray, places: np.ndarray, found: Sequence[np.ndarray]) -> dict[str, Any]:
+def _filled(run: LoadedRun, row: np.ndarray, places: np.ndarray, found: Sequence[np.ndarray],
+            frame: _Frame) -> dict[str, Any]:
     ids, fills, total = row.copy(), [], 0.0
     for place, log_V in zip(places, found, strict=True):
         best = np.argsort(-log_V, kind="stable")[:_SHOWN]
         ids[place] = best[0]
         total += float(log_V[best[0]])
         fills.append([[run.tokenizer.decode([number]), math.exp(log_V[number])] for number in best.tolist()])
-    text = run.tokenizer.decode(ids[int(run.config.data.end_of_text):])
+    text = run.tokenizer.decode(ids[frame.places(ids)])
     return {"text": text, "probability": math.exp(total), "fills": fills}
 
 
-def _likelihood(run: LoadedRun, example: Mapping[str, Any], row: np.ndarray,
-                found: Sequence[np.ndarray]) -> dict[str, Any]:
-    ids = row[_text_places(run, row)]
+def _likelihood(example: Mapping[str, Any], ids: np.ndarray, found: Sequence[np.ndarray]) -> dict[str, Any]:
     total = sum(float(log_V[number]) for log_V, number in zip(found, ids.tolist(), strict=True))
     return {"text": example["text"], "log_probability": total, "probability": math.exp(total / len(ids))}

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from purelm.config import Config
 from purelm.config.applies import TASKS_OF_FIELD, change_decoding
 from purelm.errors import UserError
@@ -196,9 +198,7 @@ def write_evaluation(workdir: str, result: dict[str, Any]) -> pathlib.Path:
 def text_of(split: Any, tokenizer: Any) -> str:
     """The split's whole text, decoded from its tokens."""
     ids = split.tokens[:]
-    if tokenizer.end_of_text_id is not None:
-        ids = ids[ids != tokenizer.end_of_text_id]
-    return tokenizer.decode(ids)
+    return tokenizer.decode(ids[~np.isin(ids, list(tokenizer.special_ids))])
 
 
 def compressed_bits_per_byte(text: bytes) -> dict[str, float]:

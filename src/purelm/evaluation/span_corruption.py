@@ -39,15 +39,16 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     Raises UserError for a text without a gap, with more than the training had, or too long for the context.
     """
     tokenizer, config = run.tokenizer, run.config
-    spans, first = task.sizes(config).spans, tokenizer.vocabulary_size
-    sources = [_source(run, example, spans) for example in examples]
-    written = answer(config, run.params, sources, batch_size=batch_size, end_id=tokenizer.end_of_text_id,
-                     vocabulary_size=first + spans, progress=progress)
+    sentinels = task.sentinel_ids(tokenizer, task.sizes(config).spans).tolist()
+    sources = [_source(run, example, sentinels) for example in examples]
+    written = answer(config, run.params, sources, batch_size=batch_size, special=tokenizer.special,
+                     vocabulary_size=max(tokenizer.vocabulary_size, *(number + 1 for number in sentinels)),
+                     progress=progress)
     predictions = []
     for source, one in zip(sources, written, strict=True):
-        fills = filled_spans(one.ids_T, first, int((source >= first).sum()))
+        fills = filled_spans(one.ids_T, sentinels, int(np.isin(source, sentinels).sum()))
         ids = [token for entry in source.tolist()
-               for token in (fills[entry - first] if entry >= first else [entry])]
+               for token in (fills[sentinels.index(entry)] if entry in sentinels else [entry])]
         predictions.append({"text": tokenizer.decode(ids), "fills": [tokenizer.decode(fill) for fill in fills],
                             "log_probability": one.log_probability, "probability": math.exp(one.log_probability)})
     return predictions
@@ -59,25 +60,24 @@ def score(run: LoadedRun, examples: Sequence[Mapping[str, Any]],
     return {}
 
 
-def _source(run: LoadedRun, example: Mapping[str, Any], spans: int) -> np.ndarray:
+def _source(run: LoadedRun, example: Mapping[str, Any], sentinels: Sequence[int]) -> np.ndarray:
     count, room = count_marks(example["text"]), task.sizes(run.config).source - 1
-    if not 1 <= count <= spans:
-        raise UserError(f"{example['where']}: {count} gaps; give a text with 1 to {spans} times {MARK}")
-    ids = encode_marked(run.tokenizer, example["text"], range(run.tokenizer.vocabulary_size,
-                                                              run.tokenizer.vocabulary_size + count))
+    if not 1 <= count <= len(sentinels):
+        raise UserError(f"{example['where']}: {count} gaps; give a text with 1 to {len(sentinels)} times {MARK}")
+    ids = encode_marked(run.tokenizer, example["text"], sentinels[:count])
     if len(ids) > room:
         raise UserError(f"{example['where']}: {len(ids)} tokens, {MARK} and all, do not fit the {room} that the model "
                         "reads; give a shorter text")
     return ids
 
 
-def filled_spans(ids_T: np.ndarray, first_sentinel: int, count: int) -> list[list[int]]:
+def filled_spans(ids_T: np.ndarray, sentinels: Sequence[int], count: int) -> list[list[int]]:
     """What follows each of the first `count` sentinels in what was written, up to the next sentinel of any number."""
     fills: list[list[int]] = [[] for _ in range(count)]
     current: list[int] | None = None
     for token in ids_T.tolist():
-        if token >= first_sentinel:
-            number = token - first_sentinel
+        if token in sentinels:
+            number = sentinels.index(token)
             current = fills[number] if number < count and not fills[number] else None
         elif current is not None:
             current.append(token)

@@ -12,6 +12,7 @@ import numpy as np
 
 from purelm.config import Config
 from purelm.data.examples import PreparedExamples, Recipe, prepare_examples
+from purelm.data.tokenizers.special import SpecialIds, around
 from purelm.errors import UserError, did_you_mean
 from purelm.models import make_model
 from purelm.models.classifier import Classifier
@@ -23,34 +24,58 @@ UNIT = "examples"
 
 def encode(config: Config, tokenizer: Any, labels: tuple[str, ...] | None, examples: Sequence[Mapping[str, Any]],
            counts: collections.Counter) -> list[list[dict[str, Any]]]:
-    """One record an example: `text` (and `pair`) ids cut by data.truncation, `separator`, `label` (-1: not known).
+    """One record an example: `text` (and `pair`) ids cut by data.truncation, what stands around them, `label` (-1: not
+    known).
 
-    The texts are kept apart from the separator so that an augmentation of them leaves it where it is; `collate` puts
+    The texts are kept apart from their frame so that an augmentation of them leaves it where it is; `collate` puts
     them together. `counts` gets the examples that were cut.
 
     Raises:
-      UserError: the tokenizer has no end of text, or a label is none of `labels`.
+      UserError: the tokenizer has no special token, or a label is none of `labels`.
     """
-    if tokenizer.end_of_text_id is None:
+    special = tokenizer.special
+    if not special.every_id:
         raise UserError("classification starts every text with the end-of-text token; set "
                         "--config.data.end_of_text=true")
     paired = config.data.text_pair_field is not None
-    room, how = config.model.context_length, config.data.truncation
+    room = config.model.context_length - len(special.start) - len(special.end) - paired * len(special.between)
+    how, frame = config.data.truncation, _frame(special)
     texts = tokenizer.encode_batch([example["text"] for example in examples])
     pairs = tokenizer.encode_batch([example["pair"] for example in examples]) if paired else [None] * len(examples)
     number_of = {label: number for number, label in enumerate(labels)}
     rows = []
     for example, text, pair in zip(examples, texts, pairs):
-        record = {"separator": tokenizer.end_of_text_id, "label": _label(example, number_of)}
+        record = {**frame, "label": _label(example, number_of)}
         if paired:
-            record["text"], record["pair"] = truncate_pair(text, pair, room - 2, how)
+            record["text"], record["pair"] = truncate_pair(text, pair, room, how)
             cut = len(record["text"]) + len(record["pair"]) < len(text) + len(pair)
         else:
-            record["text"] = truncate(text, room - 1, how)
+            record["text"] = truncate(text, room, how)
             cut = len(record["text"]) < len(text)
         counts["texts cut to the context"] += int(cut)
         rows.append([record])
     return rows
+
+
+def _frame(special: SpecialIds) -> dict[str, Any]:
+    """What records say of their frame: one separator where it alone stands before each text."""
+    if special == around(special.start[0] if special.start else None):
+        return {"separator": special.start[0]}
+    return {**{name: np.array(getattr(special, name), np.int32) for name in ("start", "between", "end")},
+            "between_type": special.pair_type * special.pair_type_from_between, "pair_type": special.pair_type}
+
+
+def _parts(record: Mapping[str, Any]) -> list[tuple[np.ndarray, int]]:
+    """(ids, their token type) from the row's start to its end."""
+    if "separator" in record:
+        separator = np.array([record["separator"]], np.int32)
+        framed = {"start": separator, "between": separator, "end": separator[:0], "between_type": 1, "pair_type": 1}
+        record = {**framed, **record}
+    parts, last = [(record["start"], 0), (record["text"], 0)], 0
+    if "pair" in record:
+        last = record["pair_type"]
+        parts += [(record["between"], record["between_type"]), (record["pair"], last)]
+    return [*parts, (record["end"], last)]
 
 
 def _label(example: Mapping[str, Any], number_of: Mapping[str, int]) -> int:
@@ -63,16 +88,17 @@ def _label(example: Mapping[str, Any], number_of: Mapping[str, int]) -> int:
 
 
 def length(record: Mapping[str, Any]) -> int:
-    """Tokens of the record, separators included."""
-    return 1 + len(record["text"]) + (1 + len(record["pair"]) if "pair" in record else 0)
+    """Tokens of the record, its frame included."""
+    return sum(len(ids) for ids, _ in _parts(record))
 
 
 def collate(config: Config, records: Sequence[Mapping[str, Any] | None], length: int) -> dict[str, np.ndarray]:
-    """The batch of these rows, `length` tokens wide: separator, text (, separator, pair), padding.
+    """The batch of these rows, `length` tokens wide: start, text (, between, pair), end, padding.
 
     Returns:
-      tokens, segments (1 on tokens, 0 on padding), with model.token_types also token_types (1 on the pair and its
-      separator), each int32 [B, T]; labels int32 [B]; weights float32 [B], 0 for rows that are padding or not labeled.
+      tokens, segments (1 on tokens, 0 on padding), with model.token_types also token_types (the pair's own
+      on it and what follows, of our own tokenizers on the separator before it too), each int32 [B, T]; labels int32
+      [B]; weights float32 [B], 0 for rows that are padding or not labeled.
     """
     shape = (len(records), length)
     batch = {"tokens": np.zeros(shape, np.int32), "segments": np.zeros(shape, np.int32),
@@ -82,15 +108,13 @@ def collate(config: Config, records: Sequence[Mapping[str, Any] | None], length:
     for row, record in enumerate(records):
         if record is None:
             continue
-        parts = [[record["separator"]], record["text"]]
-        first = 1 + len(record["text"])
-        if "pair" in record:
-            parts += [[record["separator"]], record["pair"]]
-        ids = np.concatenate(parts)[:length]
+        parts = _parts(record)
+        ids = np.concatenate([ids for ids, _ in parts])[:length]
         batch["tokens"][row, :len(ids)] = ids
         batch["segments"][row, :len(ids)] = 1
         if config.model.token_types:
-            batch["token_types"][row, first:len(ids)] = 1
+            types = np.repeat([kind for _, kind in parts], [len(ids) for ids, _ in parts])
+            batch["token_types"][row, :len(ids)] = types[:len(ids)]
         batch["labels"][row] = max(record["label"], 0)
         batch["weights"][row] = record["label"] >= 0
     return batch

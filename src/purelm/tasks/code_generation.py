@@ -49,8 +49,7 @@ def split_prompt(prompt: str) -> tuple[str, str]:
 
 def prompt_ids(tokenizer: Any, prompt: str) -> np.ndarray:
     """int32 [T]: the start of a document, where the tokenizer marks it, and the prompt without its last white space."""
-    start = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
-    return np.concatenate([np.asarray(start, np.int32), tokenizer.encode(split_prompt(prompt)[0])]).astype(np.int32)
+    return np.concatenate([tokenizer.special.start, tokenizer.encode(split_prompt(prompt)[0])]).astype(np.int32)
 
 
 def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapping[str, Any]],

@@ -1,12 +1,12 @@
 """Dialogue: one side's turns, each from all the turns before it.
 
 The template, in token ids: every turn is the mark of who speaks, then its text; the assistant's turns end with
-end_of_text, which is how a reply ends when it is written:
+the tokenizer's first stop id, which is how a reply ends when it is written:
 
     <|user|> When does it open? <|assistant|> At ten. <|endoftext|> <|user|> Thanks!
 
 The marks are the two ids after the tokenizer's own, so that no text can be taken for one. What is learned, and what the
-loss counts, is the assistant's text and its end_of_text, nothing else: the marks are given to the model, not asked of
+loss counts, is the assistant's text and its end, nothing else: the marks are given to the model, not asked of
 it.
 """
 
@@ -37,12 +37,13 @@ def turn_ids(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> list[np.ndar
 
     Raises UserError where the tokenizer has no end of text.
     """
-    if tokenizer.end_of_text_id is None:
+    stop = tokenizer.special.stop[:1]
+    if not stop:
         raise UserError("dialogue ends replies with the end-of-text token; set --config.data.end_of_text=true")
     found = []
     for turn, text_T in zip(turns, tokenizer.encode_batch([turn["text"] for turn in turns])):
         mark = tokenizer.vocabulary_size + ROLES.index(turn["speaker"])
-        end = [tokenizer.end_of_text_id] if turn["speaker"] == "assistant" else []
+        end = stop if turn["speaker"] == "assistant" else ()
         found.append(np.concatenate([[mark], text_T, end]).astype(np.int32))
     return found
 

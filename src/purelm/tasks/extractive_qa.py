@@ -1,6 +1,7 @@
 """Extractive question answering: where in a paragraph the answer begins and ends (Devlin et al. 2019, section 4.2).
 
-A record is end of text, the question, end of text, a window of the paragraph, end of text. The windows of a long
+A record is the question and a window of the paragraph, framed as the tokenizer says (SpecialIds): with our own, end of
+text stands before, between and after them. The windows of a long
 paragraph overlap; in those without the answer, both positions are 0. With model.token_types = 2 the paragraph has a
 type of its own, and with 3 those of its tokens that belong to a word of the question have another: the "exact match"
 feature of DrQA (Chen et al. 2017, arXiv 1704.00051, section 3.2), which a model without pretraining needs most.
@@ -36,18 +37,19 @@ _ENDING = re.compile(r"(?<=\w{4})(?:ings?|ed|es|s|ly|er|ion|e)$")
 
 class Window(NamedTuple):
     """A record and what leads back to the text: its first paragraph token is token `first` of the paragraph and has
-    index `begin` in the record."""
+    index `begin` in the record, and the one after its last has `stop`."""
 
     record: dict[str, Any]
     first: int
     begin: int
+    stop: int
 
 
 def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapping[str, Any]],
            counts: collections.Counter) -> list[list[dict[str, Any]]]:
     """The records of each example's windows; none where no answer stands in the paragraph, which `counts` tells.
 
-    Raises UserError for a tokenizer that is not exact, or without an end of text.
+    Raises UserError for a tokenizer that is not exact, or without special tokens.
     """
     rows = []
     for example, (windows, spans) in zip(examples, encode_windows(config, tokenizer, examples), strict=True):
@@ -63,62 +65,41 @@ def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapp
 
 def encode_windows(config: Config, tokenizer: Any, examples: Sequence[Mapping[str, Any]],
                    ) -> list[tuple[list[Window], np.ndarray]]:
-    """For each example its windows (start and end 0) and `token_spans` of its paragraph."""
-    _check_tokenizer(tokenizer)
+    """For each example its windows (start and end 0) and `Tokenizer.spans` of its paragraph."""
+    tokenizer.spans("")  # Where it keeps no places, that is what is wrong first.
+    if not tokenizer.special.every_id:
+        raise UserError("extractive_qa parts question and paragraph by the end-of-text token; set "
+                        "--config.data.end_of_text=true")
     questions = tokenizer.encode_batch([example["question"] for example in examples])
     contexts = list(dict.fromkeys(example["context"] for example in examples))
     encoded = dict(zip(contexts, tokenizer.encode_batch(contexts), strict=True))
-    spans = {text: token_spans(tokenizer, text, ids) for text, ids in encoded.items()}
+    spans = {text: tokenizer.spans(text) for text in contexts}
     return [(_windows(config, tokenizer, example, question, encoded[example["context"]], spans[example["context"]]),
              spans[example["context"]]) for example, question in zip(examples, questions, strict=True)]
 
 
-def _check_tokenizer(tokenizer: Any) -> None:
-    if tokenizer.kind == "words":
-        raise UserError("config.data.tokenizer=words: extractive_qa needs each token's place in the text, which words "
-                        "do not keep; take bpe, wordpiece, unigram, characters or bytes")
-    if tokenizer.end_of_text_id is None:
-        raise UserError("extractive_qa parts question and paragraph by the end-of-text token; set "
-                        "--config.data.end_of_text=true")
-
-
-def token_spans(tokenizer: Any, text: str, ids: np.ndarray) -> np.ndarray:
-    """int64 [T, 2]: the characters [start, stop) of `text` that each token has a byte of.
-
-    Tokens are bytes of UTF-8, so one may hold only a part of a character (of an emoji, say); it has the whole of it.
-    """
-    data = np.frombuffer(text.encode("utf-8"), np.uint8)
-    character_of = np.cumsum((data & 0xC0) != 0x80) - 1
-    token_bytes = tokenizer.token_bytes
-    stops = np.cumsum([len(token_bytes[number]) for number in ids.tolist()], dtype=np.int64)
-    if len(stops) == 0:
-        return np.zeros((0, 2), np.int64)
-    assert stops[-1] == len(data), "the tokenizer does not give the text back"
-    starts = np.concatenate([[0], stops[:-1]])
-    return np.stack([character_of[starts], character_of[stops - 1] + 1], axis=1)
-
-
 def _windows(config: Config, tokenizer: Any, example: Mapping[str, Any], question: np.ndarray, context: np.ndarray,
              spans: np.ndarray) -> list[Window]:
-    length, end = config.model.context_length, tokenizer.end_of_text_id
-    question = question[:length // 2]
-    room = length - len(question) - 3
+    length, special = config.model.context_length, tokenizer.special
+    head = np.concatenate([special.start, question[:length // 2], special.between])
+    room = length - len(head) - len(special.paragraph_end)
     step = room - config.task.window_overlap
     if step < 1:
         raise UserError(f"config.task.window_overlap={config.task.window_overlap} leaves nothing of a window beside a "
-                        f"question of {len(question)} tokens in config.model.context_length={length}; make one smaller "
-                        "or the other larger")
+                        f"question of {len(question[:length // 2])} tokens in config.model.context_length={length}; "
+                        "make one smaller or the other larger")
     shared = shared_tokens(example["question"], example["context"], spans)
-    head, windows = [end, *question.tolist(), end], []
+    windows = []
     for first in range(0, max(len(context) - config.task.window_overlap, 1), step):
         part = context[first:first + room]
-        tokens = np.array([*head, *part.tolist(), end], np.int32)
+        stop = len(head) + len(part)
+        tokens = np.concatenate([head, part, special.paragraph_end]).astype(np.int32)
         types = np.zeros(len(tokens), np.int32)
-        types[len(head):-1] = np.where(shared[first:first + room], SHARED, PARAGRAPH)
-        types[-1] = PARAGRAPH
-        types = np.minimum(types, max(config.model.token_types - 1, 0))
+        types[len(head):stop] = np.where(shared[first:first + room], SHARED, PARAGRAPH)
+        types[stop:] = PARAGRAPH
+        types = np.minimum(types, max(config.model.token_types - 1, 0) if special.pair_type else 0)
         windows.append(Window({"tokens": tokens, "token_types": types, "begin": len(head), "start": 0, "end": 0},
-                              first, len(head)))
+                              first, len(head), stop))
     return windows
 
 
@@ -158,6 +139,8 @@ def _first_answer(example: Mapping[str, Any], spans: np.ndarray, counts: collect
             continue
         stop = start + len(answer["text"])
         overlapping = np.flatnonzero((spans[:, 0] < stop) & (spans[:, 1] > start))
+        if not len(overlapping):  # A tokenizer that normalizes may have left all of it out.
+            continue
         counts["answers moved to where they stand"] += int(verdict == "repaired")
         return int(overlapping[0]), int(overlapping[-1])
     if example["answers"]:
@@ -167,7 +150,7 @@ def _first_answer(example: Mapping[str, Any], spans: np.ndarray, counts: collect
 
 def _with_answer(window: Window, answer: tuple[int, int]) -> dict[str, Any]:
     start, end = (place - window.first + window.begin for place in answer)
-    if start < window.begin or end >= len(window.record["tokens"]) - 1:
+    if start < window.begin or end >= window.stop:
         return window.record
     return {**window.record, "start": start, "end": end}
 

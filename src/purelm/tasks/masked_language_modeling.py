@@ -28,13 +28,14 @@ _PURPOSE = 11
 def prepare(config: Config, *, tokenizer: Tokenizer | None = None, labels: None = None,
             progress: Progress | None = None) -> NoisedWindows:
     """Windows of the token stream with tokens hidden; `labels` are for other tasks."""
-    return NoisedWindows(data.prepare(config, tokenizer=tokenizer, progress=progress), masked, num_specials=1,
+    inner = data.prepare(config, tokenizer=tokenizer, progress=progress)
+    return NoisedWindows(inner, masked, num_specials=int(inner.tokenizer.special.mask is None),
                          window_length=lambda config: config.model.context_length, purpose=_PURPOSE)
 
 
 def mask_id(tokenizer: Tokenizer) -> int:
-    """The mask's id, the first after the tokenizer's own."""
-    return tokenizer.vocabulary_size
+    """The mask's id: the tokenizer's, or the first after all of its own."""
+    return tokenizer.vocabulary_size if tokenizer.special.mask is None else tokenizer.special.mask
 
 
 def num_masked(config: Config) -> int:
@@ -50,10 +51,10 @@ def masked(config: Config, tokenizer: Tokenizer, batch: Batch, draw: Draw) -> Ba
       draw: see `noised_windows`.
 
     Returns:
-      tokens, segments, positions [B, T]; masked_positions, targets, weights [B, K]. Of a row's C tokens of text (end
-      of text is none, nor is an unknown word), round(mask_fraction C) are chosen, at most K and at least 1 where there
-      is any: of these 80 % become the mask, 10 % a token drawn at random, 10 % stay. Places that are left over have
-      weight and position 0.
+      tokens, segments, positions [B, T]; masked_positions, targets, weights [B, K]. Of a row's C tokens of text (a
+      special token is none, nor is an unknown word), round(mask_fraction C) are chosen, at most K and at least 1 where
+      there is any: of these 80 % become the mask, 10 % a token drawn at random, 10 % stay. Places that are left over
+      have weight and position 0.
     """
     tokens_BT = batch["tokens"]
     num_rows, length = tokens_BT.shape
@@ -61,8 +62,7 @@ def masked(config: Config, tokenizer: Tokenizer, batch: Batch, draw: Draw) -> Ba
     candidate_BT = batch["segments"] != 0
     if tokenizer.kind == "words":
         candidate_BT = candidate_BT & (tokens_BT != UNKNOWN_ID)
-    if tokenizer.end_of_text_id is not None:
-        candidate_BT = candidate_BT & (tokens_BT != tokenizer.end_of_text_id)
+    candidate_BT = candidate_BT & ~np.isin(tokens_BT, list(tokenizer.special_ids))
     counts_B = candidate_BT.sum(axis=1)
     wanted_B = np.minimum(np.rint(config.task.mask_fraction * counts_B), size)
     wanted_B = np.where(counts_B > 0, np.maximum(wanted_B, 1), 0)

@@ -85,7 +85,7 @@ def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapp
     sources, cut = encode_sources(config, tokenizer, [pair["source"] for pair in pairs])
     counts["sources cut to the context"] += cut
     targets = [list(dict.fromkeys(pair["targets"] or ())) for pair in pairs]
-    encoded = iter(tokenizer.encode_batch([text for texts in targets for text in texts]))
+    encoded = iter(tokenizer.encode_targets([text for texts in targets for text in texts]))
     room, special = rooms(config)[1], tokenizer.special
     begun = () if config.model.architecture == "decoder" else special.target_start[1:]
     rows, frame = [], _frame(special)

@@ -85,10 +85,31 @@ def prepare(config: Config, *, tokenizer: Tokenizer | None = None, labels: None 
     """
     if not config.data.end_of_text:
         raise UserError("span_corruption ends what it writes with the end of text; set --config.data.end_of_text=true")
-    plain = with_context(config, sizes(config).window)
-    return NoisedWindows(data.prepare(plain, tokenizer=tokenizer, progress=progress), corrupted,
-                         num_specials=sizes(config).spans, window_length=lambda config: sizes(config).window,
-                         purpose=_PURPOSE)
+    found = sizes(config)
+    inner = data.prepare(with_context(config, found.window), tokenizer=tokenizer, progress=progress)
+    sentinels = sentinel_ids(inner.tokenizer, found.spans)
+    return NoisedWindows(inner, corrupted, num_specials=0 if sentinels[0] < inner.vocabulary_size else found.spans,
+                         window_length=lambda config: sizes(config).window, purpose=_PURPOSE)
+
+
+def sentinel_ids(tokenizer: Tokenizer, spans: int) -> np.ndarray:
+    """int32 [spans]: the tokenizer's sentinels, or the ids after all of its own.
+
+    Raises:
+      UserError: the tokenizer has fewer sentinels, or frames a source otherwise than by one id after it.
+    """
+    special = tokenizer.special
+    if special.source_start or len(special.source_end) != 1 or not special.stop:
+        raise UserError("span_corruption ends what is read with one id, and what it writes; the run's tokenizer puts "
+                        f"{len(special.source_start)} before a source and {len(special.source_end)} after it: take "
+                        "T5's, or one of purelm's own with --config.data.end_of_text=true")
+    if not special.sentinels:
+        return tokenizer.vocabulary_size + np.arange(spans, dtype=np.int32)
+    if spans > len(special.sentinels):
+        raise UserError(f"the tokenizer has {len(special.sentinels)} sentinels, but the windows of span_corruption "
+                        f"{spans} spans; lower config.model.context_length or config.task.mask_fraction, or raise "
+                        "config.task.mean_span_length")
+    return np.array(special.sentinels[:spans], np.int32)
 
 
 def corrupted(config: Config, tokenizer: Tokenizer, batch: Batch, draw: Draw) -> Batch:
@@ -96,8 +117,9 @@ def corrupted(config: Config, tokenizer: Tokenizer, batch: Batch, draw: Draw) ->
 
     Returns:
       for an encoder-decoder source, source_segments [B, S], tokens, targets, weights [B, T]: those of
-      sequence_to_sequence; tokens are targets one step later, after an end of text. For a decoder tokens, targets,
-      weights, segments, positions, prefix [B, context_length]: source and target in one window, no loss on the source.
+      sequence_to_sequence; tokens are targets one step later, after what a target starts with. For a decoder tokens,
+      targets, weights, segments, positions, prefix [B, context_length]: source and target in one window, no loss on
+      the source.
     """
     found = sizes(config)
     noise_BN = span_mask(found, draw)
@@ -105,7 +127,8 @@ def corrupted(config: Config, tokenizer: Tokenizer, batch: Batch, draw: Draw) ->
     if config.model.architecture == "decoder":
         return _one_window(*pieces, config.model.context_length)
     source_BS, source_real_BS, target_BT, target_real_BT = pieces
-    tokens_BT = np.concatenate([np.full((len(target_BT), 1), tokenizer.end_of_text_id), target_BT[:, :-1]], axis=1)
+    first = (tokenizer.special.target_start or tokenizer.special.stop)[0]
+    tokens_BT = np.concatenate([np.full((len(target_BT), 1), first), target_BT[:, :-1]], axis=1)
     source_real_BS[:, 0] = True  # A row of padding would have nothing to attend to.
     return {"source": source_BS, "source_segments": source_real_BS.astype(np.int32),
             "tokens": tokens_BT.astype(np.int32), "targets": target_BT, "weights": target_real_BT.astype(np.float32)}
@@ -136,15 +159,16 @@ def cut_spans(tokens_BN: np.ndarray, real_BN: np.ndarray, noise_BN: np.ndarray, 
     """(source_BS, whether it is text, target_BT, whether it is text). `real_BN` is False on padding, which comes last:
     a span that starts in it leaves padding in both, and the end of text follows all."""
     first_BN = noise_BN & ~np.pad(noise_BN, ((0, 0), (1, 0)))[:, :-1]
-    sentinel_BN = tokenizer.vocabulary_size + np.cumsum(first_BN, axis=1) - 1
-    end = np.full((len(tokens_BN), 1), tokenizer.end_of_text_id)
+    # Before the first span there is none to be numbered; nothing is taken from there.
+    sentinel_BN = sentinel_ids(tokenizer, found.spans)[np.cumsum(first_BN, axis=1) - 1]
     with_sentinel_BN = np.where(first_BN, sentinel_BN, tokens_BN)
     read = [_taken(value, first_BN | ~noise_BN, found.source - 1) for value in (with_sentinel_BN, real_BN)]
     # Every token with room for a sentinel before it.
     both_BX = np.stack([sentinel_BN, tokens_BN], axis=2).reshape(len(tokens_BN), -1)
     wanted_BX = np.stack([first_BN, noise_BN], axis=2).reshape(len(tokens_BN), -1)
     written = [_taken(value, wanted_BX, found.target - 1) for value in (both_BX, np.repeat(real_BN, 2, axis=1))]
-    return (*_with_end(*read, end), *_with_end(*written, end))
+    special = tokenizer.special
+    return (*_with_end(*read, special.source_end[0]), *_with_end(*written, special.stop[0]))
 
 
 def _taken(value_BN: np.ndarray, wanted_BN: np.ndarray, count: int) -> np.ndarray:
@@ -152,11 +176,11 @@ def _taken(value_BN: np.ndarray, wanted_BN: np.ndarray, count: int) -> np.ndarra
     return value_BN[wanted_BN].reshape(len(value_BN), count)
 
 
-def _with_end(ids_BX: np.ndarray, real_BX: np.ndarray, end_B1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ids with an end of text after the last one that is text, zeros after it; and what is text."""
+def _with_end(ids_BX: np.ndarray, real_BX: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ids with their end after the last one that is text, zeros after it; and what is text."""
     length_B1 = real_BX.sum(axis=1, keepdims=True)
     place = np.arange(ids_BX.shape[1] + 1)
-    ids = np.where(place < length_B1, np.pad(ids_BX, ((0, 0), (0, 1))), np.where(place == length_B1, end_B1, 0))
+    ids = np.where(place < length_B1, np.pad(ids_BX, ((0, 0), (0, 1))), np.where(place == length_B1, end, 0))
     real = (place <= length_B1) & (length_B1 > 0)
     return np.where(real, ids, 0).astype(np.int32), real
 

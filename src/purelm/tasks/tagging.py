@@ -22,35 +22,34 @@ UNIT = "words"
 
 def encode(config: Config, tokenizer: Any, labels: tuple[str, ...] | None, examples: Sequence[Mapping[str, Any]],
            counts: collections.Counter) -> list[list[dict[str, Any]]]:
-    """One record an example, int32 arrays over its tokens, end of text first:
+    """One record an example, int32 arrays over its tokens, with what the tokenizer puts around a text:
 
     `tokens`; `words`, the number of the word that begins here, else -1; `labels`, that word's tag, -1 where none begins
-    or none is known. A word that is not the first is encoded with the space before it, as in a text. `counts` gets
+    or none is known. Words are encoded one by one (`Tokenizer.encode_words`). `counts` gets
     the words that the context has no room for, and those that have no token.
 
     Raises:
-      UserError: the tokenizer has no end of text, or a tag is none of `labels`.
+      UserError: the tokenizer has no special token, or a tag is none of `labels`.
     """
-    if tokenizer.end_of_text_id is None:
+    if not tokenizer.special.every_id:
         raise UserError("tagging starts every sentence with the end-of-text token; set --config.data.end_of_text=true")
     number_of = {label: number for number, label in enumerate(labels)}
-    pieces = [word if number == 0 else " " + word for example in examples
-              for number, word in enumerate(example["tokens"])]
-    encoded = iter(tokenizer.encode_batch(pieces))
-    return [[_record(config, tokenizer, example, [next(encoded) for _ in example["tokens"]], number_of, counts)]
+    return [[_record(config, tokenizer, example, tokenizer.encode_words(example["tokens"]), number_of, counts)]
             for example in examples]
 
 
 def _record(config: Config, tokenizer: Any, example: Mapping[str, Any], encoded: Sequence[np.ndarray],
             number_of: Mapping[str, int], counts: collections.Counter) -> dict[str, np.ndarray]:
-    room = config.model.context_length
+    special = tokenizer.special
+    room = config.model.context_length - len(special.end)
     tags = _tag_numbers(example, number_of)
     sizes = np.array([len(ids) for ids in encoded], np.int64)
-    starts = 1 + np.cumsum(sizes) - sizes
+    starts = len(special.start) + np.cumsum(sizes) - sizes
     fits = (sizes > 0) & (starts < room)
     counts["words beyond the context"] += int(np.sum(starts >= room))
     counts["words without a token"] += int(np.sum((sizes == 0) & (starts < room)))
-    tokens = np.concatenate([[tokenizer.end_of_text_id], *encoded]).astype(np.int32)[:room]
+    tokens = np.concatenate([special.start, *encoded])[:room]
+    tokens = np.concatenate([tokens, special.end]).astype(np.int32)
     words, labels = (np.full(len(tokens), -1, np.int32) for _ in range(2))
     words[starts[fits]] = np.flatnonzero(fits)
     labels[starts[fits]] = tags[fits]

@@ -67,14 +67,6 @@ class Tokenizer(abc.ABC):
         """Text of the special tokens that chat templates know by a name: "bos_token", "eos_token", ..."""
         return {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT} if self.end_of_text else {}
 
-    def document(self, ids: np.ndarray) -> np.ndarray:
-        """int32: `ids` of a text as a document of a stream of them: framed as an encoder's row, or where that has no
-        marks, after end_of_text_id, or where there is none either, as they are."""
-        before, after = self.special.start, self.special.end
-        if not before and not after and self.end_of_text_id is not None:
-            before = (self.end_of_text_id,)
-        return np.concatenate([before, ids, after]).astype(np.int32)
-
     def encode(self, text: str) -> np.ndarray:
         """int32 ids of `text`, no special token added; UserError for text that has none (see unknown_characters)."""
         return self.encode_batch([text])[0]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from purelm.data.tokenizers.base import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +59,23 @@ def around(end_of_text_id: int | None) -> SpecialIds:
     mark = () if end_of_text_id is None else (end_of_text_id,)
     return SpecialIds(start=mark, between=mark, source_end=mark, target_start=mark, stop=mark,
                       pair_type_from_between=True)
+
+
+def text_start(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What an empty text of a language model is begun with: `start`, or where there is none, the end of the text
+    before it."""
+    if tokenizer.special.start or tokenizer.end_of_text_id is None:
+        return tokenizer.special.start
+    return (tokenizer.end_of_text_id,)
+
+
+def document_marks(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What stands (before, after) each document in a stream of them.
+
+    That is `start` and `end`; and the end of text, where that is neither of them: after a document that has a start
+    of its own, else before it.
+    """
+    before, after, mark = tokenizer.special.start, tokenizer.special.end, tokenizer.end_of_text_id
+    if mark is None or mark in (*before, *after):
+        return before, after
+    return (before, (*after, mark)) if before else ((mark,), after)
