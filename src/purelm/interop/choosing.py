@@ -58,17 +58,14 @@ def choose_family(model: ModelConfig, task: str, labels: tuple[str, ...] | None,
         raise UserError(f"--family={wanted}: no such family{did_you_mean(wanted, NAMES)}; known are {', '.join(NAMES)}")
     names = [wanted] if wanted else sorted(NAMES, key=lambda name: name != likely)
     failures: list[tuple[int, str]] = []
-    filled: Choice | None = None
-    for name in names:
-        found = _try(family_named(name), model, task, labels)
-        if isinstance(found, Choice):
-            if not differences(model, found.model):
-                return found
-            filled = filled or found
-        elif found is not None:
-            failures.append(found)
-    if filled is not None:
-        return filled
+    possible: list[Choice] = []
+    for variant in dict.fromkeys((model, folded(model))):
+        found = [_try(family_named(name), variant, task, labels) for name in names]
+        choices = [choice for choice in found if isinstance(choice, Choice)]
+        possible += sorted(choices, key=lambda choice: bool(differences(variant, choice.model)))
+        failures += [failure for failure in found if isinstance(failure, tuple) and not isinstance(failure, Choice)]
+    if possible:
+        return possible[0]
     if not failures:
         raise UserError(f"no family{'' if wanted is None else f' {wanted}'} has a class for the task {task} of a "
                         f"{model.architecture}; what can be written: {', '.join(NAMES)}")
@@ -100,6 +97,17 @@ def _try(family: ModuleType, model: ModelConfig, task: str, labels: tuple[str, .
         return len(found), f"{name} is closest, but {'; '.join(shown[:4])}"
     # What is of this machine and of training stays the run's own.
     return Choice(family, fields, architecture, dataclasses.replace(held, param_dtype=model.param_dtype))
+
+
+def folded(model: ModelConfig) -> ModelConfig:
+    """The same function without config.model.embedding_norm, where the table of embeddings can be normalized instead.
+
+    That is so where nothing is added to the embedding before its norm. A tied output layer then gets its own table.
+    """
+    if not model.embedding_norm or model.architecture == "encoder_decoder" or model.token_types or (
+            model.positions in ("learned", "sinusoidal") or model.embedding_width not in (None, model.width)):
+        return model
+    return dataclasses.replace(model, embedding_norm=False, embedding_scale="one", tied_embeddings=False)
 
 
 def differences(model: ModelConfig, other: ModelConfig) -> dict[str, tuple[Any, Any]]:

@@ -14,19 +14,15 @@ import numpy as np
 from purelm.config import Config, ModelConfig, resolve_model
 from purelm.config.shapes import TRANSFORMERS
 from purelm.errors import UserError
-from purelm.interop.checkpoint import read_model
-from purelm.interop.checkpoint_files import Writer, numpy_type, read_json
-from purelm.interop.choosing import Choice, choose_family, differences, export_task
-from purelm.interop.families import family_of
-from purelm.interop.generation import generation_fields, token_fields
-from purelm.interop.importing import KEPT, ORIGINALS, TENSORS
-from purelm.interop.mapping import Tensor, leaves_of, lines_by_name, to_theirs
+from purelm.interop.checkpoint_files import Writer
+from purelm.interop.choosing import differences, folded
+from purelm.interop.export_plan import Plan, make_plan
+from purelm.interop.generation import generation_fields
+from purelm.interop.importing import KEPT, TENSORS
+from purelm.interop.mapping import Tensor, to_theirs
 from purelm.interop.model_card import model_card
-from purelm.interop.task_parameters import task_shapes
-from purelm.training.run_folder import RunFolder, open_run, read_labels, read_record, write_atomically
-
-# In place of a parameter that the family has and the run has not.
-_FILL = {"bias": 0.0, "scale": 1.0}
+from purelm.interop.reading_run import open_run_params, read_leaves
+from purelm.training.run_folder import RunFolder, open_run, read_labels, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +31,6 @@ class Exported:
 
     files: tuple[pathlib.Path, ...]
     notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """config: of config.json. entries: name -> (file, type, shape), in the order of the files. lines: of each name that
-    is made of our parameters, its lines of the table and layer. originals: the folder to copy from, or None."""
-
-    choice: Choice
-    config: dict[str, Any]
-    entries: dict[str, tuple[str, np.dtype, tuple[int, ...]]]
-    lines: dict[str, list[tuple[Tensor, int | None]]]
-    originals: pathlib.Path | None
 
 
 def export_run(
@@ -79,7 +63,7 @@ def export_run(
     from purelm.data import load_tokenizer
 
     tokenizer, labels = load_tokenizer(run.tokenizer), read_labels(run)
-    plan = _plan(run, config, tokenizer, labels, family, dtype, shard_bytes)
+    plan = make_plan(run, config, tokenizer, labels, family, dtype, shard_bytes)
     partial = target.with_name(f".{target.name}.exporting")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -95,89 +79,24 @@ def export_run(
         shutil.rmtree(partial, ignore_errors=True)
     notes = [f"{plan.choice.architecture} ({plan.config['model_type']}), step {step}, "
              f"{sum(int(np.prod(shape)) for _, _, shape in plan.entries.values()):,} numbers"]
-    more = differences(resolve_model(config.model, config.model.vocabulary_size), plan.choice.model)
-    if more:
-        notes.append(f"the family has what the model has not, written as zeros (scales as ones): {', '.join(more)}")
+    notes += _departures(config, plan.choice.model)
     return Exported(tuple(sorted(target.iterdir())), tuple(notes))
 
 
-def _plan(run: RunFolder, config: Config, tokenizer: Any, labels: tuple[str, ...] | None, family: str | None,
-          dtype: str, shard_bytes: int) -> _Plan:
-    model = resolve_model(config.model, config.model.vocabulary_size)
-    task = export_task(config.task.name, model)
-    originals = run.path / ORIGINALS
-    if family is None and (originals / TENSORS).is_file():
-        plan = _original_plan(originals, model, task, dtype)
-        if plan is not None:
-            return plan
-    choice = choose_family(model, task, labels, family, _likely(config))
-    written = numpy_type(model.param_dtype if dtype == "auto" else dtype)
-    shapes = task_shapes(choice.model, task)
-    lines = lines_by_name(choice.family.tensors(choice.model, task), shapes)
-    leaves = dict(leaves_of(shapes))
-    sizes = {name: _their_shape(found, leaves) for name, found in lines.items()}
-    fields = {**choice.fields, "dtype": written.name, **token_fields(tokenizer, task)}
-    return _Plan(choice, fields, _sharded(sizes, written, shard_bytes), lines, None)
+def _departures(config: Config, written: ModelConfig) -> list[str]:
+    """What is written otherwise than the run has it, though it computes the same."""
+    model, lines = resolve_model(config.model, config.model.vocabulary_size), []
+    if model.embedding_norm and not written.embedding_norm:
+        lines.append("the norm of embeddings is folded into their table"
+                     + (", and the output layer has a table of its own" if model.tied_embeddings else ""))
+        model = folded(model)
+    if more := differences(model, written):
+        lines.append(f"the family has what the model has not, written as zeros (scales as ones): {', '.join(more)}")
+    return lines
 
 
-def _original_plan(originals: pathlib.Path, model: ModelConfig, task: str, dtype: str) -> _Plan | None:
-    """As it was taken over; None where the model is no longer that one."""
-    fields = read_json(originals / "config.json")
-    family = family_of(fields["model_type"], str(originals / "config.json"))
-    held = read_model(family, fields, task, str(originals / "config.json"))
-    if differences(model, held):
-        return None
-    stored = read_json(originals / TENSORS)
-    lines = lines_by_name(family.tensors(held, task), task_shapes(held, task))
-    entries = {name: (entry["file"], numpy_type(entry["dtype"]), tuple(entry["shape"]))
-               for name, entry in stored.items()}
-    if dtype != "auto":
-        fields = {**fields, "dtype": dtype}
-        entries = {name: (file, numpy_type(dtype) if stored[name]["reads"] else kind, shape)
-                   for name, (file, kind, shape) in entries.items()}
-    # A .bin comes back as safetensors.
-    entries = {name: (file.replace("pytorch_model", "model").replace(".bin", ".safetensors"), kind, shape)
-               for name, (file, kind, shape) in entries.items()}
-    by_name = {name: lines[entry["reads"]] for name, entry in stored.items() if entry["reads"]}
-    held = dataclasses.replace(held, param_dtype=model.param_dtype)
-    choice = Choice(family, fields, fields["architectures"][0], held)
-    return _Plan(choice, fields, entries, by_name, originals)
-
-
-def _likely(config: Config) -> str | None:
-    """The family that the run was begun from, by its model_type."""
-    if config.init_from is None:
-        return None
-    try:
-        return read_record(RunFolder(pathlib.Path(config.init_from)))["data"]["imported"]["model_type"]
-    except (UserError, KeyError):
-        return None
-
-
-def _their_shape(lines: list[tuple[Tensor, int | None]], leaves: Mapping[str, Any]) -> tuple[int, ...]:
-    tensor, layer = lines[0]
-    shape = leaves[tensor.ours].shape
-    return tensor.their_shape(shape if layer is None else shape[1:])
-
-
-def _sharded(sizes: Mapping[str, tuple[int, ...]], dtype: np.dtype, shard_bytes: int,
-             ) -> dict[str, tuple[str, np.dtype, tuple[int, ...]]]:
-    """Each tensor's file, in the order of the table, none larger than `shard_bytes` unless one tensor is."""
-    numbers, used, number = {}, 0, 1
-    for name, shape in sizes.items():
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if used and used + size > shard_bytes:
-            number, used = number + 1, 0
-        numbers[name], used = number, used + size
-    files = {n: "model.safetensors" if number == 1 else f"model-{n:05d}-of-{number:05d}.safetensors"
-             for n in range(1, number + 1)}
-    return {name: (files[numbers[name]], dtype, shape) for name, shape in sizes.items()}
-
-
-def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkpoint: str, plan: _Plan,
+def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkpoint: str, plan: Plan,
                    progress: Callable[[int, int], None] | None) -> int:
-    from purelm.interop.reading_run import open_run_params
-
     read, step = open_run_params(run, config, checkpoint)
     files: dict[str, dict[str, tuple[np.dtype, tuple[int, ...]]]] = {}
     for name, (file, dtype, shape) in plan.entries.items():
@@ -197,7 +116,7 @@ def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkp
 
     try:
         for paths, names in _groups(plan.lines).items():
-            leaves = _read_leaves(paths, read, plan.choice.model, config.task.name)
+            leaves = read_leaves(paths, read, config, plan.choice.model)
             for name in names:
                 lines = plan.lines[name]
                 arrays = [leaves[tensor.ours] if layer is None else leaves[tensor.ours][layer]
@@ -222,19 +141,7 @@ def _groups(lines: Mapping[str, list[tuple[Tensor, int | None]]]) -> dict[tuple[
     return groups
 
 
-def _read_leaves(paths: tuple[str, ...], read: Any, model: ModelConfig, task: str) -> dict[str, np.ndarray]:
-    """Leaves on the host; those that the run has not, as what changes nothing."""
-    missing = [path for path in paths if path not in read.shapes]
-    leaves = read.read([path for path in paths if path in read.shapes]) if len(missing) < len(paths) else {}
-    if missing:
-        shapes = dict(leaves_of(task_shapes(model, export_task(task, model))))
-        for path in missing:
-            fill = 0.0 if model.norm_offset else _FILL[path.rpartition("/")[2]]
-            leaves[path] = np.full(shapes[path].shape, fill, np.float32)
-    return leaves
-
-
-def _write_kept(plan: _Plan, write: Callable[[str, np.ndarray], None]) -> None:
+def _write_kept(plan: Plan, write: Callable[[str, np.ndarray], None]) -> None:
     """Tensors that were kept aside."""
     if plan.originals is None or not (plan.originals / KEPT).is_file():
         return
@@ -244,7 +151,7 @@ def _write_kept(plan: _Plan, write: Callable[[str, np.ndarray], None]) -> None:
         write(name, read_tensor(stored))
 
 
-def _write_small(partial: pathlib.Path, run: RunFolder, config: Config, tokenizer: Any, plan: _Plan, step: int) -> None:
+def _write_small(partial: pathlib.Path, run: RunFolder, config: Config, tokenizer: Any, plan: Plan, step: int) -> None:
     if plan.originals is not None:
         for path in sorted(plan.originals.iterdir()):
             if path.name not in (TENSORS, KEPT, "config.json"):

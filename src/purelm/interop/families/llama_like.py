@@ -143,7 +143,8 @@ def read_windows(fields: Fields, num_layers: int, tokens: int | None, default_ty
     if pattern == ("full",):
         return {"attention_window": None, "attention_pattern": ()}
     if tokens is None:
-        raise fields.error("sliding_window", "layer_types has layers with a window: wants a whole number from 1")
+        raise fields.error("layer_types", "has layers with a window, and no sliding_window is in use; give its length, "
+                           "or full_attention")
     return {"attention_window": tokens, "attention_pattern": () if pattern == ("window",) else pattern}
 
 
