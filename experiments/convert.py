@@ -73,6 +73,8 @@ def _import() -> None:
     if done.kept:
         shown = ", ".join(done.kept[:4]) + (f" and {len(done.kept) - 4} more" if len(done.kept) > 4 else "")
         print(f"kept for export, but not read: {shown}", file=sys.stderr)
+    for line in done.notes:
+        print(line, file=sys.stderr)
     print(f"wrote {done.folder.path}", file=sys.stderr)
 
 

@@ -120,11 +120,11 @@ def check_interactive() -> None:
 
 def interact(run, wish) -> None:
     """Goes on from what is typed, until it ends."""
-    from purelm.serving.terminal import HELP, Settings, talk
+    from purelm.serving.terminal import Settings, help_of, talk
 
     settings = Settings(wish.sampler(), wish.max_new_tokens, wish.seed, wish.stop)
     if sys.stdin.isatty():
-        print(HELP)
+        print(help_of(run))
     talk(run, settings, cli.typed_lines(), lambda piece: print(piece, end="", flush=True))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from purelm.config import ModelConfig
+from purelm.data.tokenizers.special import around
 from purelm.errors import UserError
 from purelm.inference import Sampler, encode_prompt, parse_prompt_ids, sample_ids, sample_text
 from purelm.inference.decode import Generated
@@ -22,6 +23,7 @@ class Letters:
 
     def __init__(self, end_of_text: bool) -> None:
         self.end_of_text_id = 5 if end_of_text else None
+        self.special = around(self.end_of_text_id)
         self.vocabulary_size = 5 + end_of_text
 
     def encode(self, text: str) -> np.ndarray:

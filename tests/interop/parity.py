@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from parity_comparison import compare, compare_gradients, compare_layers, their_logits, their_loss, with_layers
+from parity_programs import run, run_two_stacks
 
 from purelm.config import Config, ModelConfig, TaskConfig, TrainingConfig, validate
 from purelm.inference.decode import generate
@@ -26,15 +27,10 @@ from purelm.inference.sampling import Sampler
 from purelm.interop.families import family_of
 from purelm.interop.fields import Fields
 from purelm.interop.mapping import Tensor, params_from, tensors_from
-from purelm.models import Encoded, Transformer
-from purelm.models.classifier import Classifier, TokenClassifier
 from purelm.tasks import task_of
 
 LENGTH = 12
 PADDING = 5  # Of the row that is padded on the left; the one padded on the right has one less.
-TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = 1e-3
-_PADDED = -1e30
 # Names of tensors in files that transformers' own modules call otherwise (its conversion_mapping.py).
 _IN_FILES = {"GPTNeoXForCausalLM": {"lm_head.weight": "embed_out.weight"}}
 
@@ -54,17 +50,19 @@ def make(model_class: type, config_class: type, *, seed: int = 0, **fields: Any)
     """transformers' model of these fields of its config: float32, eval, no parameter at its initial value.
 
     Scales and biases are moved from where they start (1 or 0), so that none of them can be lost without a test's
-    reddening; matrices are large enough that attention is far from uniform.
+    reddening; matrices are so large that attention is far from uniform, and what is written far from one id repeated.
     """
     import torch
 
     torch.set_num_threads(1)
     model = model_class(config_class(**fields, attn_implementation="eager")).eval()
     generator = torch.Generator().manual_seed(seed)
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter + 0.3 * noise if parameter.ndim < 2 else noise * parameter.shape[-1] ** -0.5)
+            size = parameter.shape[-1] ** -0.5 * (1 if id(parameter) in tables else 2) if parameter.ndim > 1 else 0.3
+            parameter.copy_(noise * size if parameter.ndim > 1 else parameter + noise * size)
     return model.requires_grad_(True)
 
 
@@ -74,8 +72,7 @@ def state_of(model: Any) -> dict[str, np.ndarray]:
 
 
 def _name_in_file(model: Any, name: str) -> str:
-    renamed = _IN_FILES.get(type(model).__name__, {})
-    return renamed.get(name, name)
+    return _IN_FILES.get(type(model).__name__, {}).get(name, name)
 
 
 def fields_of(model: Any) -> dict[str, Any]:
@@ -104,12 +101,8 @@ def ours(model: Any) -> Ours:
     # What save_pretrained leaves out, being a default, must be understood as that default.
     assert read_model(model_type, json.loads(model.config.to_json_string()), task, **classes) == config
     tensors = family.tensors(config, task)
-    params = params_from(tensors, _shapes(whole), state_of(model).__getitem__)
-    return Ours(config, params, task, family, tensors)
-
-
-def _shapes(config: Config) -> Any:
-    return jax.eval_shape(functools.partial(task_of(config).initialize, config), jax.random.key(0))
+    shapes = jax.eval_shape(functools.partial(task_of(whole).initialize, whole), jax.random.key(0))
+    return Ours(config, params_from(tensors, shapes, state_of(model).__getitem__), task, family, tensors)
 
 
 def check_way_back(model: Any, taken: Ours) -> None:
@@ -208,15 +201,13 @@ def check_forward(model: Any, taken: Ours, *, positions: str = "given", token_ty
     if token_types:
         inputs["token_types_BT"] = rng.integers(0, taken.config.token_types, tokens_BT.shape).astype(np.int32)
         theirs["token_type_ids"] = inputs["token_types_BT"]
-    weights_BT = segments_BT.astype(np.float32)
-    labels = _labels(taken, weights_BT)
-    output = _with_layers(model, {name: torch.tensor(array).long() for name, array in theirs.items()})
-    logits = _their_logits(output, segments_BT)
-    found, gradients = _run(taken.config, taken.task)(taken.params, tokens_BT, inputs, labels)
-    real_BT = segments_BT > 0
-    _compare("logits", found["logits"], logits, _reals(taken.task, logits, real_BT))
-    _compare_layers("layer", found["layers"], output.hidden_states, real_BT)
-    _their_loss(logits, labels).backward()
+    labels = _labels(taken, segments_BT.astype(np.float32))
+    output = with_layers(model, {name: torch.tensor(array).long() for name, array in theirs.items()})
+    logits = their_logits(output, segments_BT)
+    found, gradients = run(taken.config, taken.task)(taken.params, tokens_BT, inputs, labels)
+    compare("logits", found["logits"], logits, _reals(taken.task, logits, segments_BT > 0))
+    compare_layers("layer", found["layers"], output.hidden_states, segments_BT > 0)
+    their_loss(logits, labels).backward()
     _compare_gradients(model, taken, gradients)
 
 
@@ -237,95 +228,10 @@ def _reals(task: str, logits: Any, real_BT: np.ndarray) -> np.ndarray:
     return np.broadcast_to(real_BT[:, None], logits.shape) if task == "extractive_qa" else real_BT
 
 
-def _with_layers(model: Any, inputs: dict[str, Any]) -> Any:
-    """transformers' output with every layer's own output as hidden_states, the last one before any final norm."""
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}.values()
-    for config in configs:
-        config.tie_last_hidden_states = False
-    try:
-        return model(**inputs, output_hidden_states=True, use_cache=False)
-    finally:
-        for config in configs:
-            del config.tie_last_hidden_states
-
-
-def _their_logits(output: Any, segments_BT: np.ndarray) -> Any:
-    import torch
-
-    if "start_logits" not in output:
-        return output.logits
-    logits_B2T = torch.stack([output.start_logits, output.end_logits], dim=1)
-    return torch.where(torch.tensor(segments_BT)[:, None] > 0, logits_B2T, _PADDED)
-
-
-def _their_loss(logits: Any, labels: tuple[np.ndarray, np.ndarray]) -> Any:
-    import torch
-
-    targets, weights = (torch.tensor(array) for array in labels)
-    chosen = torch.gather(torch.log_softmax(logits, dim=-1), -1, targets.long()[..., None])[..., 0]
-    return -(chosen * weights).sum()
-
-
-def _our_loss(logits: jax.Array, labels: tuple[jax.Array, jax.Array]) -> jax.Array:
-    targets, weights = labels
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
-    return -jnp.sum(chosen * weights)
-
-
-@functools.cache
-def _run(config: ModelConfig, task: str) -> Any:
-    """The one program of a shape: (params, tokens_BT, inputs, labels) -> ({"logits", "layers"}, gradients)."""
-    model = Transformer(config)
-
-    def loss(params: Any, tokens_BT: Any, inputs: dict[str, Any], labels: Any) -> tuple[jax.Array, dict[str, Any]]:
-        apply = functools.partial(model.apply, {"params": params})
-        output = apply(tokens_BT, **inputs, collect=True, method="hidden")
-        x_BTD, seen = output.logits_BTV, output.intermediates
-        if task == "classification":
-            logits, _ = Classifier(config).apply({"params": params["classifier"]}, x_BTD, inputs["segments_BT"])
-        elif task == "tagging":
-            logits = TokenClassifier(config).apply({"params": params["classifier"]}, x_BTD)
-        elif task == "extractive_qa":
-            logits_B2T = jnp.moveaxis(x_BTD @ params["span"]["kernel"] + params["span"]["bias"], -1, 1)
-            logits = jnp.where(inputs["segments_BT"][:, None] > 0, logits_B2T, _PADDED)
-        else:
-            logits = apply(x_BTD, method="logits")
-        return _our_loss(logits, labels), {"logits": logits, "layers": _layers(seen)}
-
-    def both(*arguments: Any) -> tuple[dict[str, Any], Any]:
-        (_, found), gradients = jax.value_and_grad(loss, has_aux=True)(*arguments)
-        return found, gradients
-
-    return jax.jit(both)
-
-
-def _layers(seen: dict[str, jax.Array]) -> jax.Array:
-    """[1 + L, B, T, D]: what enters the first layer, and what each gives."""
-    return jnp.concatenate([seen["embedding_BTD"][None], seen["residual_LBTD"]])
-
-
-def _compare(what: str, found: Any, expected: Any, real: np.ndarray) -> None:
-    expected = expected.detach().numpy()
-    assert found.shape == expected.shape, f"{what}: {found.shape}, not {expected.shape}"
-    np.testing.assert_allclose(np.asarray(found)[real], expected[real], rtol=0, atol=TOLERANCE, err_msg=what)
-
-
-def _compare_layers(what: str, found_LBTD: Any, expected: Any, real_BT: np.ndarray) -> None:
-    assert len(expected) == len(found_LBTD), f"{what}: {len(found_LBTD)} hidden states, not {len(expected)}"
-    for number, layer_BTD in enumerate(expected):
-        _compare(f"{what} {number}", found_LBTD[number], layer_BTD, real_BT)
-
-
 def _compare_gradients(model: Any, taken: Ours, gradients: Any) -> None:
-    """Of every parameter, each within 1e-3 of the largest entry of its own (of 0.01, where all are smaller)."""
-    found = tensors_from(taken.tensors, jax.device_get(gradients))
-    theirs = {_name_in_file(model, name): parameter
-              for name, parameter in model.named_parameters(remove_duplicate=False)}
-    for name, gradient in found.items():
-        expected = theirs[name].grad
-        expected = np.zeros_like(gradient) if expected is None else expected.numpy()
-        limit = GRADIENT_TOLERANCE * max(np.abs(expected).max(), 1e-2)
-        np.testing.assert_allclose(gradient, expected, rtol=0, atol=limit, err_msg=f"gradient of {name}")
+    compare_gradients(
+        tensors_from(taken.tensors, jax.device_get(gradients)),
+        {_name_in_file(model, name): value for name, value in model.named_parameters(remove_duplicate=False)})
     model.zero_grad()
 
 
@@ -384,34 +290,12 @@ def _check_two_stacks(model: Any, taken: Ours, positions: str) -> None:
     labels = _labels(taken, segments_BT.astype(np.float32))
     theirs = {"input_ids": source_BS, "attention_mask": source_segments_BS, "decoder_input_ids": target_BT,
               "decoder_attention_mask": segments_BT}
-    output = _with_layers(model, {name: torch.tensor(array).long() for name, array in theirs.items()})
+    output = with_layers(model, {name: torch.tensor(array).long() for name, array in theirs.items()})
     inputs = {"positions_BT": positions_of(segments_BT, positions), "segments_BT": segments_BT}
     source = {"positions_BT": positions_of(source_segments_BS, positions), "segments_BT": source_segments_BS}
-    found, gradients = _run_two_stacks(taken.config)(taken.params, source_BS, source, target_BT, inputs, labels)
-    _compare_layers("encoder layer", found["encoder_layers"], output.encoder_hidden_states, source_segments_BS > 0)
-    _compare_layers("decoder layer", found["layers"], output.decoder_hidden_states, segments_BT > 0)
-    _compare("logits", found["logits"], output.logits, segments_BT > 0)
-    _their_loss(output.logits, labels).backward()
+    found, gradients = run_two_stacks(taken.config)(taken.params, source_BS, source, target_BT, inputs, labels)
+    compare_layers("encoder layer", found["encoder_layers"], output.encoder_hidden_states, source_segments_BS > 0)
+    compare_layers("decoder layer", found["layers"], output.decoder_hidden_states, segments_BT > 0)
+    compare("logits", found["logits"], output.logits, segments_BT > 0)
+    their_loss(output.logits, labels).backward()
     _compare_gradients(model, taken, gradients)
-
-
-@functools.cache
-def _run_two_stacks(config: ModelConfig) -> Any:
-    def forward(model: Transformer, source_BS: Any, source: Any, target_BT: Any, inputs: Any) -> dict[str, Any]:
-        table = model.embedding if config.shared_embeddings else None
-        read = model.encoder.features(source_BS, **source, collect=True, embedding=table)
-        encoded = Encoded(read.logits_BTV, source["segments_BT"])
-        output = model(target_BT, **inputs, encoded=encoded, collect=True)
-        return {"logits": output.logits_BTV, "layers": _layers(output.intermediates),
-                "encoder_layers": _layers(read.intermediates)}
-
-    def loss(params: Any, *arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
-        *arguments, labels = arguments
-        found = Transformer(config).apply({"params": params}, *arguments, method=forward)
-        return _our_loss(found["logits"], labels), found
-
-    def both(*arguments: Any) -> tuple[dict[str, Any], Any]:
-        (_, found), gradients = jax.value_and_grad(loss, has_aux=True)(*arguments)
-        return found, gradients
-
-    return jax.jit(both)

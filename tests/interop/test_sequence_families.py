@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
+import numpy as np
 import parity
 import pytest
+
+from purelm.config import Config, DecodingConfig, ModelConfig, TaskConfig, presets
+from purelm.data.tokenizers import SpecialIds
+from purelm.errors import UserError
+from purelm.inference.sequence_to_sequence import answer
+from purelm.interop.families import bart, marian, t5
+from purelm.tasks.sequence_to_sequence import framed_source
 
 T5 = {"vocab_size": 50, "d_model": 12, "d_ff": 20, "decoder_start_token_id": 0}
 # Heads that are odd in number, or not the width together; buckets shared from a short distance on, and never.
@@ -55,6 +65,8 @@ MARIAN_SHAPES = {
 MORE_MARIAN_SHAPES = {
     "three tables": {**MARIAN_SHAPES["a table each"], "tie_word_embeddings": False},
 }
+PLACES = ("embedding_dropout", "attention_dropout", "residual_dropout", "feed_forward_dropout")
+ALL_DROPOUTS = dict.fromkeys(PLACES, 0.1)
 FAMILIES = {"T5": (T5_SHAPES, MORE_T5_SHAPES), "Bart": (BART_SHAPES, MORE_BART_SHAPES),
             "Marian": (MARIAN_SHAPES, MORE_MARIAN_SHAPES), "MT5": ({"as released": MT5_SHAPE}, {})}
 
@@ -90,3 +102,167 @@ def test_logits_layers_gradients_targets_and_the_way_back_are_theirs(family: str
     """Reddens with any line of a table or a translation that is wrong, and with an attention_scale that is not 1."""
     deeper = fields.get("num_decoder_layers", 0) > fields.get("num_layers", 0)
     parity.check_encoder_decoder(made(family, fields), use_cache=not deeper)
+
+
+# As their tokenizers and generation configs have it.
+ANSWERS = {
+    "T5": ("version 1.1", SpecialIds(source_end=(1,), target_start=(0,), stop=(1,)), {}, {"pad_token_id": 0}),
+    "Bart": ("more in the encoder, scaled",
+             SpecialIds(source_start=(0,), source_end=(2,), target_start=(2, 0), stop=(2,)),
+             {"force_end": True}, {"pad_token_id": 1, "forced_bos_token_id": 0, "forced_eos_token_id": 2}),
+    "Marian": ("shared", SpecialIds(source_end=(0,), target_start=(49,), stop=(0,)),
+               {"force_end": True, "banned": (49,)},
+               {"pad_token_id": 49, "forced_eos_token_id": 0, "bad_words_ids": [[49]]}),
+}
+NEW_TOKENS = 12
+
+
+@functools.cache
+def talkative(family: str) -> tuple[Any, parity.Ours]:
+    """A model whose answers are not one token again and again, and what is taken over of it. Its padding is likely."""
+    import torch
+
+    model = made(family, FAMILIES[family][0][ANSWERS[family][0]])
+    with torch.no_grad():
+        if family != "T5":
+            for layer in model.get_decoder().layers:
+                layer.fc1.weight.mul_(3)
+                layer.fc2.weight.mul_(3)
+                for norm in (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm):
+                    norm.bias.zero_()
+            model.final_logits_bias.zero_()
+        if family == "Bart":
+            model.get_decoder().embed_positions.weight.mul_(6)
+        if family == "Marian":
+            model.final_logits_bias[0, 49] = 8.0
+    return model, parity.ours(model)
+
+
+def theirs(model: Any, rows: list[np.ndarray], **options: Any) -> np.ndarray:
+    """What transformers writes after each of the sources, its start included."""
+    import torch
+    from transformers import GenerationConfig
+
+    source_BS, mask_BS = np.zeros((2, len(rows), max(map(len, rows))), np.int64)
+    for number, row in enumerate(rows):
+        source_BS[number, :len(row)], mask_BS[number, :len(row)] = row, 1
+    with torch.no_grad():
+        return model.generate(
+            torch.tensor(source_BS), attention_mask=torch.tensor(mask_BS), generation_config=GenerationConfig(
+                decoder_start_token_id=model.config.decoder_start_token_id, do_sample=False,
+                max_new_tokens=NEW_TOKENS, **options)).numpy()
+
+
+@pytest.mark.parametrize("beam_size", (1, 4))
+@pytest.mark.parametrize("family", ANSWERS)
+def test_answers_are_those_of_generate(family: str, beam_size: int) -> None:
+    """Starts, a forced beginning, a forced end, bans and several ends; without any of them it reddens. A beam's scores
+    are sums in both where neither has a length penalty, and transformers' beam with early_stopping ends as ours does.
+    """
+    _, special, decoding, options = ANSWERS[family]
+    model, taken = talkative(family)
+    rng = np.random.default_rng(0)
+    sources = [rng.integers(3, 49, length).astype(np.int32) for length in (3, 8, 5, 7, 4, 6)]
+    rows, begun = [framed_source(special, source) for source in sources], len(special.target_start)
+    # Ends that are written: what stands in the middle of some answers.
+    endless_BT = theirs(model, rows, **{**options, "forced_eos_token_id": None})[:, begun:]
+    special = dataclasses.replace(special, stop=(*special.stop, *{int(row[7]) for row in endless_BT[:4]}))
+    config = Config(model=taken.config, task=TaskConfig(name="sequence_to_sequence"), decoding=DecodingConfig(
+        max_new_tokens=NEW_TOKENS, beam_size=beam_size, length_penalty=0.0, **decoding))
+    found = answer(config, taken.params, sources, batch_size=6, special=special, vocabulary_size=50)
+    beam = {"num_beams": beam_size, "early_stopping": True, "length_penalty": 0.0} if beam_size > 1 else {}
+    written_BT = theirs(model, rows, eos_token_id=list(special.stop), **beam, **options)
+    expected = []
+    for row in written_BT[:, begun:].tolist():
+        end = next((place for place, number in enumerate(row) if number in special.stop), len(row))
+        expected.append(row[:end])
+    assert [row.ids_T.tolist() for row in found] == expected
+    assert len({len(row) for row in expected}) > 1, "answers of one length say little"
+
+
+def read(model_type: str, **values: Any) -> ModelConfig:
+    return parity.read_model(model_type, {"model_type": model_type, **values}, "sequence_to_sequence")
+
+
+# As published, with fields that transformers reads no more.
+T5_SMALL = {"d_ff": 2048, "d_kv": 64, "d_model": 512, "decoder_start_token_id": 0, "dropout_rate": 0.1,
+            "eos_token_id": 1, "initializer_factor": 1.0, "is_encoder_decoder": True, "layer_norm_epsilon": 1e-06,
+            "n_positions": 512, "num_heads": 8, "num_layers": 6, "output_past": True, "pad_token_id": 0,
+            "relative_attention_num_buckets": 32, "task_specific_params": {}, "vocab_size": 32128}
+BART_LARGE = {
+    "_num_labels": 3, "activation_dropout": 0.1, "activation_function": "gelu", "add_bias_logits": False,
+    "add_final_layer_norm": False, "attention_dropout": 0.1, "bos_token_id": 0, "classif_dropout": 0.1,
+    "d_model": 1024, "decoder_attention_heads": 16, "decoder_ffn_dim": 4096, "decoder_layerdrop": 0.0,
+    "decoder_layers": 12, "decoder_start_token_id": 2, "dropout": 0.1, "early_stopping": True,
+    "encoder_attention_heads": 16, "encoder_ffn_dim": 4096, "encoder_layerdrop": 0.0, "encoder_layers": 12,
+    "eos_token_id": 2, "forced_eos_token_id": 2, "gradient_checkpointing": False, "id2label": {}, "init_std": 0.02,
+    "is_encoder_decoder": True, "label2id": {}, "max_position_embeddings": 1024, "no_repeat_ngram_size": 3,
+    "normalize_before": False, "normalize_embedding": True, "num_beams": 4, "num_hidden_layers": 12,
+    "pad_token_id": 1, "prefix": " ", "scale_embedding": False, "static_position_embeddings": False,
+    "extra_pos_embeddings": 2, "task_specific_params": {}, "use_cache": True, "vocab_size": 50265}
+OPUS_MT = {
+    "_num_labels": 3, "activation_dropout": 0.0, "activation_function": "swish", "add_bias_logits": False,
+    "add_final_layer_norm": False, "attention_dropout": 0.0, "bad_words_ids": [[58100]], "bos_token_id": 0,
+    "classif_dropout": 0.0, "d_model": 512, "decoder_attention_heads": 8, "decoder_ffn_dim": 2048,
+    "decoder_layerdrop": 0.0, "decoder_layers": 6, "decoder_start_token_id": 58100, "decoder_vocab_size": 58101,
+    "dropout": 0.1, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048, "encoder_layerdrop": 0.0,
+    "encoder_layers": 6, "eos_token_id": 0, "extra_pos_embeddings": 58101, "forced_eos_token_id": 0, "init_std": 0.02,
+    "is_encoder_decoder": True, "max_length": 512, "max_position_embeddings": 512, "normalize_before": False,
+    "normalize_embedding": False, "num_beams": 6, "num_hidden_layers": 6, "pad_token_id": 58100,
+    "scale_embedding": True, "share_encoder_decoder_embeddings": True, "static_position_embeddings": True,
+    "vocab_size": 58101}
+
+
+@pytest.mark.parametrize("model_type,values,expected", [
+    ("t5", T5_SMALL, presets.t5("small", attention_scale=1.0, **ALL_DROPOUTS)),
+    ("t5", {**T5_SMALL, "d_ff": 1024, "num_heads": 6, "num_layers": 8, "num_decoder_layers": 8, "is_gated_act": True,
+            "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+     presets.t5("small", version="1.1", attention_scale=1.0, **ALL_DROPOUTS)),
+    ("bart", BART_LARGE, presets.bart("base", num_layers=12, num_heads=16, width=1024, feed_forward_width=4096,
+                                      position_offset=2, **ALL_DROPOUTS)),
+    ("marian", OPUS_MT, presets.vaswani("base", vocabulary_size=58_101, context_length=512, feed_forward="silu",
+                                        norm_epsilon=1e-5, head_bias=True, sinusoidal_halves=True))],
+    ids=["t5-small", "t5-v1_1-small", "bart-large", "opus-mt"])
+def test_published_configs_are_the_presets(model_type: str, values: dict[str, Any], expected: ModelConfig) -> None:
+    """But for how parameters start, which no checkpoint says."""
+    start = {name: getattr(expected, name) for name in ("initialization", "initialization_stddev")}
+    assert dataclasses.replace(read(model_type, **values), **start) == expected
+
+
+@pytest.mark.parametrize("model_type,values,named", [
+    ("t5", {"feed_forward_proj": "gated-tanh"}, "feed_forward_proj"),
+    ("t5", {"feed_forward_proj": "mixed-gelu"}, "feed_forward_proj"),
+    ("t5", {"dense_act_fn": "silu"}, "dense_act_fn"),
+    ("t5", {"is_gated_act": True}, "is_gated_act"),
+    ("t5", {"is_decoder": True}, "is_decoder"),
+    ("t5", {"tie_word_embeddings": False, "scale_decoder_outputs": True}, "scale_decoder_outputs"),
+    ("t5", {"num_heads": "8"}, "num_heads"),
+    ("t5", {"num_layers": None}, "num_layers"),
+    ("t5", {"dropout_rate": None}, "dropout_rate"),
+    ("t5", {"d_modle": 12}, "d_modle"),
+    ("bart", {"normalize_before": True}, "normalize_before"),
+    ("bart", {"normalize_embedding": False}, "normalize_embedding"),
+    ("bart", {"static_position_embeddings": True}, "static_position_embeddings"),
+    ("bart", {"add_final_layer_norm": True}, "add_final_layer_norm"),
+    ("bart", {"encoder_attention_heads": 8}, "encoder_attention_heads"),
+    ("bart", {"decoder_ffn_dim": 8}, "encoder_ffn_dim"),
+    ("bart", {"encoder_layerdrop": 0.1}, "encoder_layerdrop"),
+    ("bart", {"activation_function": "tanh"}, "activation_function"),
+    ("bart", {"tie_word_embeddings": False}, "tie_word_embeddings"),
+    ("bart", {"d_model": 12, "encoder_attention_heads": 5, "decoder_attention_heads": 5}, "attention_heads"),
+    ("marian", {"decoder_vocab_size": 8}, "decoder_vocab_size"),
+    ("marian", {"static_position_embeddings": False}, "static_position_embeddings"),
+    ("marian", {"normalize_embedding": True}, "normalize_embedding"),
+    ("marian", {"tie_word_embeddings": False}, "tie_word_embeddings"),
+])
+def test_what_cannot_be_taken_over_is_named(model_type: str, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError) as raised:
+        read(model_type, **values)
+    assert f"{named}=" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_models_that_a_family_cannot_hold_are_not_written_as_it() -> None:
+    for family, model in ((t5, presets.bart()), (bart, presets.t5()), (marian, presets.bart()), (bart, presets.gpt2()),
+                          (t5, presets.t5(feed_forward="bilinear"))):
+        written = family.write_config(dataclasses.replace(model, vocabulary_size=50), "sequence_to_sequence")
+        assert written is None or read(family.MODEL_TYPES[0], **written) != model

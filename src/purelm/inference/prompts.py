@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from purelm.config import DecodingConfig, ModelConfig
+from purelm.data.tokenizers.special import text_start
 from purelm.errors import UserError
 from purelm.inference.decode import Generated, generate
 from purelm.inference.sampling import Sampler
+from purelm.inference.stops import StopIds
 
 if TYPE_CHECKING:
     from purelm.data import Tokenizer
@@ -25,20 +28,27 @@ def configured_sampler(decoding: DecodingConfig) -> Sampler:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
-    """int32 [T]: the prompt as the start of a document, so after end_of_text where the tokenizer has that token.
+    """int32 [T]: the prompt as the start of a document, so after what the tokenizer puts before a text.
 
-    Raises UserError for characters that the tokenizer never saw, and for an empty prompt without end_of_text.
+    Raises UserError for characters that the tokenizer never saw, and for an empty prompt where nothing comes before.
     """
     unknown = tokenizer.unknown_characters(prompt)
     if unknown:
         listed = ", ".join(repr(character) for character in unknown[:10])
         raise UserError(f"the prompt has characters that the tokenizer never saw: {listed}; leave them out")
-    start = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
-    ids_T = np.concatenate([np.asarray(start, np.int32), np.asarray(tokenizer.encode(prompt), np.int32)])
+    ids_T = np.concatenate([tokenizer.special.start, tokenizer.encode(prompt)]).astype(np.int32)
+    if not ids_T.size:
+        ids_T = np.array(text_start(tokenizer), np.int32)
     if not ids_T.size:
         raise UserError("the prompt is empty, and the tokenizer has no end-of-text token to start from; "
                         "give at least one character")
     return ids_T
+
+
+def text_begins(tokenizer: Tokenizer, prompt_ids_T: Sequence[int] | np.ndarray) -> int:
+    """How many of a prompt's first ids are not its text: those that the tokenizer puts before one."""
+    start = text_start(tokenizer)
+    return len(start) if tuple(map(int, prompt_ids_T[:len(start)])) == start else 0
 
 
 def parse_prompt_ids(text: str, vocabulary_size: int) -> np.ndarray:
@@ -61,7 +71,7 @@ def parse_prompt_ids(text: str, vocabulary_size: int) -> np.ndarray:
 
 def sample_ids(
     config: ModelConfig, params: Any, prompt_ids_T: np.ndarray, *, num_samples: int, max_new_tokens: int,
-    sampler: Sampler, seed: int, stop_id: int | None, vocabulary_size: int,
+    sampler: Sampler, seed: int, stop_id: StopIds, vocabulary_size: int,
 ) -> Generated:
     """`num_samples` continuations of one prompt; sample r is the same whatever their number.
 
@@ -83,13 +93,13 @@ def sample_text(
     prompt_ids_T = encode_prompt(tokenizer, prompt)
     generated = sample_ids(
         config, params, prompt_ids_T, num_samples=num_samples, max_new_tokens=max_new_tokens, sampler=sampler,
-        seed=seed, stop_id=tokenizer.end_of_text_id, vocabulary_size=tokenizer.vocabulary_size)
+        seed=seed, stop_id=tokenizer.special.stop, vocabulary_size=tokenizer.vocabulary_size)
     return decode_samples(tokenizer, prompt_ids_T, generated)
 
 
 def decode_samples(tokenizer: Tokenizer, prompt_ids_T: np.ndarray, generated: Generated) -> list[str]:
-    """The text of the prompt and each row's new tokens, without end-of-text tokens at the start and the end."""
-    start = int(prompt_ids_T[0] == tokenizer.end_of_text_id)
+    """The text of the prompt and each row's new tokens, without what stands before a text and ends it."""
+    start = text_begins(tokenizer, prompt_ids_T)
     kept_B = generated.lengths_B - generated.stopped_B
     return [tokenizer.decode(np.concatenate([prompt_ids_T[start:], ids_T[:kept]]))
             for ids_T, kept in zip(generated.ids_BT, kept_B)]

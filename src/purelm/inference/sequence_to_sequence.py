@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from purelm.errors import UserError
 from purelm.inference.beam_search import search, search_prompts
 from purelm.inference.decode import generate
 from purelm.inference.prompts import configured_sampler
+from purelm.inference.sampling import Sampler
 from purelm.models import unstack_layers
 from purelm.tasks.sequence_to_sequence import framed_source, rooms
 
@@ -86,7 +88,7 @@ def _draw(config: Config, params: Any, batch: _Batch) -> list[Answer]:
         options["source_BS"], options["source_segments_BS"] = _sources(config, batch)
     found = generate(
         config.model, params, prompts_BT, max_new_tokens=_new_tokens(config, batch),
-        sampler=configured_sampler(config.decoding), key=keys_B, stop_id=batch.special.stop,
+        sampler=_sampler(config, batch), key=keys_B, stop_id=batch.special.stop,
         vocabulary_size=batch.vocabulary_size, **options)
     return _answers(found.ids_BT, found.lengths_B, found.stopped_B, found.log_probabilities_B)
 
@@ -98,7 +100,7 @@ def _search(config: Config, params: Any, batch: _Batch) -> list[Answer]:
                "num_best": decoding.num_best, "length_penalty": decoding.length_penalty,
                "vocabulary_size": batch.vocabulary_size,
                "num_groups": decoding.beam_groups, "diversity_penalty": decoding.diversity_penalty,
-               "sampler": configured_sampler(decoding), "stop_id": batch.special.stop}
+               "sampler": _sampler(config, batch), "stop_id": batch.special.stop}
     if config.model.architecture == "decoder":
         found = search_prompts(config.model, params, *_prompts(batch), **options)
     else:
@@ -111,6 +113,13 @@ def _search(config: Config, params: Any, batch: _Batch) -> list[Answer]:
         np.swapaxes(leaf, 0, 1)
         for leaf in (found.ids_BNT, found.lengths_BN, found.finished_BN, found.log_probability_BN)))]
     return [answers[0]._replace(best=answers if decoding.num_best > 1 else ()) for answers in zip(*best)]
+
+
+def _sampler(config: Config, batch: _Batch) -> Sampler:
+    sampler = configured_sampler(config.decoding)
+    if not config.decoding.force_end:
+        return sampler
+    return dataclasses.replace(sampler, forced=((_new_tokens(config, batch) - 1, batch.special.stop[0]),))
 
 
 def _new_tokens(config: Config, batch: _Batch) -> int:

@@ -15,9 +15,11 @@ from purelm.inference.automata import TokenAutomaton, cut_at_stop, json_schema, 
 from purelm.inference.beam_search import search_prompts
 from purelm.inference.contrastive_search import contrastive_search
 from purelm.inference.decode import Generated, Reason, generate
+from purelm.inference.prompts import text_begins
 from purelm.inference.sampling import Sampler
 from purelm.inference.speculative import LookUp, ModelDraft, generate_speculative
 from purelm.inference.steps import CacheKind
+from purelm.inference.stops import StopIds, stop_tuple
 
 if TYPE_CHECKING:
     from purelm.data import Tokenizer
@@ -149,7 +151,7 @@ def write(config: ModelConfig, params: Any, tokenizer: Tokenizer, prompt_ids_T: 
     check_wish(wish)
     wish = _completed(wish)
     stop, constraint = automata_of(tokenizer, wish)
-    shared = {"max_new_tokens": wish.max_new_tokens, "stop_id": tokenizer.end_of_text_id,
+    shared = {"max_new_tokens": wish.max_new_tokens, "stop_id": tokenizer.special.stop,
               "vocabulary_size": tokenizer.vocabulary_size}
     prompt_BT = np.asarray(prompt_ids_T, np.int32)[None]
     if wish.beam_size is not None:
@@ -174,8 +176,7 @@ def write(config: ModelConfig, params: Any, tokenizer: Tokenizer, prompt_ids_T: 
 def automata_of(tokenizer: Tokenizer, wish: Wish) -> tuple[TokenAutomaton | None, TokenAutomaton | None]:
     """(of the stop strings, of the constraint), None where there is none."""
     token_bytes = tokenizer.token_bytes
-    end = () if tokenizer.end_of_text_id is None else (tokenizer.end_of_text_id,)
-    options = {"special_ids": end, "separator": tokenizer.separator}
+    options = {"special_ids": tokenizer.special_ids, "separator": tokenizer.separator}
     stop = stop_strings(token_bytes, wish.stop, **options) if wish.stop else None
     if wish.regex is not None:
         return stop, regex(token_bytes, wish.regex, **options)
@@ -197,14 +198,14 @@ def _number(wish: Wish) -> int:
     return wish.num_samples
 
 
-def _beams(config: ModelConfig, params: Any, prompt_BT: np.ndarray, wish: Wish, *, stop_id: int | None,
+def _beams(config: ModelConfig, params: Any, prompt_BT: np.ndarray, wish: Wish, *, stop_id: StopIds,
            **options: Any) -> Generated:
     """The best num_samples, as `generate` would answer rows."""
     found = search_prompts(
         config, params, prompt_BT, None, beam_size=wish.beam_size, length_penalty=wish.length_penalty,
         num_best=_number(wish), num_groups=wish.beam_groups or 1, diversity_penalty=wish.diversity_penalty or 0.0,
         sampler=wish.sampler(), stop_id=stop_id, **options)
-    stopped_B = found.finished_BN[0] & (stop_id is not None)
+    stopped_B = found.finished_BN[0] & bool(stop_tuple(stop_id))
     return Generated(found.ids_BNT[0], found.lengths_BN[0], stopped_B, found.log_probability_BN[0],
                      np.where(stopped_B, Reason.STOP_ID, Reason.LENGTH))
 
@@ -213,7 +214,7 @@ def _written(tokenizer: Tokenizer, prompt_ids_T: np.ndarray, generated: Generate
              wish: Wish) -> Written:
     length = int(generated.lengths_B[row])
     ids_T = generated.ids_BT[row, :length]
-    prompt_ids_T = prompt_ids_T[int(prompt_ids_T[0] == tokenizer.end_of_text_id):]
+    prompt_ids_T = prompt_ids_T[text_begins(tokenizer, prompt_ids_T):]
     text = tokenizer.decode(np.concatenate([prompt_ids_T, ids_T[:length - int(generated.stopped_B[row])]]))
     prompt = tokenizer.decode(prompt_ids_T)
     start = len(prompt) if text.startswith(prompt) else 0

@@ -2,9 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from purelm.config import Config
+from purelm.config import Config, DecodingConfig
+
+# What generation_config.json says of how texts are written, and this project does in its own way or not at all.
+_NOT_TAKEN = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0,
+              "min_new_tokens": None, "length_penalty": 1.0, "early_stopping": False, "num_beam_groups": 1,
+              "diversity_penalty": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+              "suppress_tokens": None, "begin_suppress_tokens": None, "exponential_decay_length_penalty": None,
+              "sequence_bias": None, "guidance_scale": None, "penalty_alpha": None, "renormalize_logits": False}
+
+
+def decoding_of(fields: Mapping[str, Any], task: str, context_length: int) -> tuple[DecodingConfig, list[str]]:
+    """(config.decoding as config.json and generation_config.json have it, a line on what is not taken over).
+
+    Only of tasks that write; fields that are null or as transformers has them by itself say nothing.
+    """
+    said = {name: value for name, value in fields.items() if value is not None}
+    changes: dict[str, Any] = {}
+    if task in ("sequence_to_sequence", "language_modeling"):
+        words = said.get("bad_words_ids", [])
+        changes["banned"] = tuple(word[0] for word in words if len(word) == 1)
+        if "max_new_tokens" in said:
+            changes["max_new_tokens"] = min(int(said["max_new_tokens"]), context_length)
+    if task == "sequence_to_sequence":
+        changes |= {"force_end": "forced_eos_token_id" in said, "beam_size": int(said.get("num_beams", 1))}
+        if "max_length" in said:  # It counts the token that the decoder starts from.
+            changes.setdefault("max_new_tokens", max(1, min(int(said["max_length"]) - 1, context_length)))
+    if task == "language_modeling" and said.get("do_sample"):
+        changes |= {"temperature": float(said.get("temperature", 1.0)),
+                    "top_k": int(said.get("top_k", 50)) or None,
+                    "top_p": _below_one(said.get("top_p", 1.0)), "min_p": said.get("min_p")}
+    lost = [f"{name}={said[name]}" for name, usual in _NOT_TAKEN.items() if name in said and said[name] != usual]
+    lost += [f"bad_words_ids {word}" for word in said.get("bad_words_ids", []) if len(word) > 1]
+    notes = [f"generation_config.json: {', '.join(lost)} not taken over (see --help of generate.py and predict.py)"]
+    return DecodingConfig(**changes), notes if lost else []
+
+
+def _below_one(value: float) -> float | None:
+    return None if value >= 1 else float(value)
 
 
 def token_fields(tokenizer: Any, task: str) -> dict[str, Any]:

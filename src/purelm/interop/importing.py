@@ -12,10 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from purelm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TaskConfig, TrainingConfig, validate
+from purelm.config import (
+    Config,
+    DataConfig,
+    DecodingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TaskConfig,
+    TrainingConfig,
+    validate,
+)
 from purelm.errors import UserError
 from purelm.interop.checkpoint import Checkpoint, open_checkpoint
 from purelm.interop.checkpoint_files import Stored, Writer, read_json, read_tensor
+from purelm.interop.generation import decoding_of
 from purelm.interop.hub import resolve
 from purelm.interop.placing import stream_params
 from purelm.interop.task_parameters import in_type, task_shapes
@@ -32,7 +42,8 @@ _HOST_GIGABYTES = 1  # That Orbax may copy to write them.
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A run folder that was made: what is in it, and the names of tensors that were kept aside."""
+    """A run folder that was made: what is in it, the names of tensors that were kept aside, and lines on what was not
+    taken over."""
 
     folder: RunFolder
     checkpoint: Checkpoint
@@ -40,6 +51,7 @@ class Imported:
     num_parameters: int
     kept: tuple[str, ...]
     revision: str | None
+    notes: tuple[str, ...]
 
 
 def import_checkpoint(
@@ -64,8 +76,10 @@ def import_checkpoint(
     source = resolve(name, revision)
     checkpoint = open_checkpoint(source.folder)
     model = _with_length(_in_types(checkpoint, dtype), context_length)
-    tokenizer = _tokenizer(checkpoint, pathlib.Path(tokenizer_from or source.folder), model)
-    config = _run_config(checkpoint, model, tokenizer, target)
+    fields = _with_generation(checkpoint)
+    tokenizer = _tokenizer(checkpoint, fields, pathlib.Path(tokenizer_from or source.folder), model)
+    decoding, notes = decoding_of(fields, checkpoint.task, model.context_length)
+    config = _run_config(checkpoint, model, tokenizer, decoding, target)
     partial = target.with_name(f".{target.name}.importing")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -79,7 +93,8 @@ def import_checkpoint(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     kept = tuple(sorted(checkpoint.others))
-    return Imported(RunFolder(target), checkpoint, config, num_parameters, kept, source.revision)
+    return Imported(RunFolder(target), checkpoint, config, num_parameters, kept, source.revision,
+                    tuple(notes))
 
 
 def _free_folder(workdir: str) -> pathlib.Path:
@@ -108,15 +123,18 @@ def _with_length(model: ModelConfig, context_length: int | None) -> ModelConfig:
     return dataclasses.replace(model, context_length=context_length)
 
 
-def _tokenizer(checkpoint: Checkpoint, folder: pathlib.Path, model: ModelConfig) -> Any:
+def _with_generation(checkpoint: Checkpoint) -> dict[str, Any]:
+    """config.json's fields, and in their place those that generation_config.json has too."""
+    generation = checkpoint.folder / "generation_config.json"
+    more = read_json(generation) if generation.is_file() else {}
+    return checkpoint.fields | {name: value for name, value in more.items() if value is not None}
+
+
+def _tokenizer(checkpoint: Checkpoint, fields: dict[str, Any], folder: pathlib.Path, model: ModelConfig) -> Any:
     from purelm.data.tokenizers.importing import import_tokenizer
 
     if not folder.is_dir():
         raise UserError(f"--tokenizer={folder}: no such folder; give one with a tokenizer's files")
-    fields = dict(checkpoint.fields)
-    generation = checkpoint.folder / "generation_config.json"
-    if generation.is_file():
-        fields |= {name: value for name, value in read_json(generation).items() if value is not None}
     tokenizer = import_tokenizer(folder, checkpoint.task, checkpoint.fields["model_type"], fields)
     if tokenizer is None:
         raise UserError(f"{folder}: no tokenizer is there (tokenizer.json, vocab.json and merges.txt, vocab.txt, "
@@ -127,13 +145,14 @@ def _tokenizer(checkpoint: Checkpoint, folder: pathlib.Path, model: ModelConfig)
     return tokenizer
 
 
-def _run_config(checkpoint: Checkpoint, model: ModelConfig, tokenizer: Any, target: pathlib.Path) -> Config:
+def _run_config(checkpoint: Checkpoint, model: ModelConfig, tokenizer: Any, decoding: DecodingConfig,
+                target: pathlib.Path) -> Config:
     """The config of the run, which train.py takes too: its optimizer and length are those of fine-tuning (Devlin et
     al. 2019, appendix A.3)."""
     special = tokenizer.special
     marked = tokenizer.end_of_text_id is not None or bool(special.start)
     return validate(Config(
-        model=model, task=TaskConfig(name=checkpoint.task),
+        model=model, task=TaskConfig(name=checkpoint.task), decoding=decoding,
         data=DataConfig(tokenizer_path=str(target / "tokenizer.json"), end_of_text=marked),
         optimizer=OptimizerConfig(name="adamw", learning_rate=2e-5),
         training=TrainingConfig(num_epochs=3.0, batch_size=8)))

@@ -61,7 +61,7 @@ class _Answers:
         self._served, self._asked, self._prompts, self._form = served, asked, prompts, form
         tokenizer = served.run.tokenizer
         self._writers = [
-            Writer(served.automata.token_bytes, separator=tokenizer.separator, stop_id=served.stop_id,
+            Writer(served.automata.token_bytes, separator=tokenizer.separator, stop_id=served.stop_ids,
                    stops=asked.stops, strip=form.strip) for _ in range(len(prompts) * asked.n)]
         self._head = {"id": form.prefix + secrets.token_hex(12), "created": int(time.time()), "model": served.name,
                       "system_fingerprint": served.fingerprint}

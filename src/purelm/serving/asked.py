@@ -113,7 +113,7 @@ async def understand(request: HttpRequest, found: Mapping[str, Any], *, alternat
 def requests_of(served: Served, asked: Asked, prompts: Sequence[tuple[int, ...]]) -> list[Request]:
     """n requests of each prompt, in order: choice i of a prompt is drawn as row i, whatever else is asked beside it."""
     return [Request(prompt_ids=prompt, max_new_tokens=asked.max_new_tokens, sampler=asked.sampler, seed=asked.seed,
-                    index=index, stop_id=served.stop_id, stop=asked.stop, constraint=asked.constraint,
+                    index=index, stop_id=served.stop_ids, stop=asked.stop, constraint=asked.constraint,
                     alternatives=asked.alternatives, seconds=served.limits.seconds)
             for prompt in prompts for index in range(asked.n)]
 

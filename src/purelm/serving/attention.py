@@ -84,6 +84,8 @@ def _ids(served: Served, found: dict[str, Any]) -> list[int]:
     name = "ids" if "ids" in found else "text"
     tokenizer = served.run.tokenizer
     ids = found["ids"] if "ids" in found else naming("text", lambda: encode_prompt(tokenizer, found["text"]).tolist())
+    if "text" in found and served.config.model.architecture == "encoder":
+        ids = [*ids, *tokenizer.special.end]
     outside = [i for i in ids if not 0 <= i < served.vocabulary_size]
     if outside:
         raise wrong(name, f"has the id {fields.shown(outside[0])}; ids are 0 to {served.vocabulary_size - 1}",

@@ -19,8 +19,7 @@ class Automata:
     def __init__(self, tokenizer: Tokenizer, vocabulary_size: int):
         marks = range(tokenizer.vocabulary_size, vocabulary_size)
         self.token_bytes: list[bytes] = [*tokenizer.token_bytes, *(b"" for _ in marks)]
-        end = [tokenizer.end_of_text_id] if tokenizer.end_of_text else []
-        self._options = {"special_ids": frozenset([*end, *marks]), "separator": tokenizer.separator}
+        self._options = {"special_ids": frozenset([*tokenizer.special_ids, *marks]), "separator": tokenizer.separator}
         self._lock = threading.Lock()
         self._found: collections.OrderedDict[tuple[Kind, str | tuple[str, ...]], TokenAutomaton] = (
             collections.OrderedDict())

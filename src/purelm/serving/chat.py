@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +40,7 @@ async def chat(request: Request) -> Response:
     body = await read_object(request, served.limits)
     most = fields.integer(1, served.limits.new_tokens)
     found = read_fields(body, {
-        **shared_checks(served), "messages": read_messages, "logprobs": fields.boolean,
+        **shared_checks(served), "messages": functools.partial(read_messages, served), "logprobs": fields.boolean,
         "top_logprobs": fields.integer(0, 20), "max_completion_tokens": most, "response_format": _response_format},
         refused=_REFUSED, accepted=_NO_OPS)
     if "messages" not in found:

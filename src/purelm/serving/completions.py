@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from purelm.inference import encode_prompt
+from purelm.inference.prompts import text_begins
 from purelm.serving import body as fields
 from purelm.serving.answering import answer
 from purelm.serving.asked import NO_OPS, check_prompt, shared_checks, understand
@@ -124,7 +125,7 @@ def _encode(served: Served, prompts: Sequence[str | list[int]]) -> list[tuple[in
 
 
 def _decode(served: Served, prompt: tuple[int, ...]) -> str:
-    """A prompt's text, without the end of text that a document starts after, and as it stands before an answer."""
+    """A prompt's text, without what the tokenizer puts before one, and as it stands before an answer."""
     tokenizer = served.run.tokenizer
-    text = tokenizer.decode(prompt[int(prompt[0] == tokenizer.end_of_text_id):])
+    text = tokenizer.decode(prompt[text_begins(tokenizer, prompt):])
     return text + tokenizer.separator.decode() if text else text

@@ -36,7 +36,7 @@ def describe(served: Served) -> dict[str, Any]:
         "context_length": config.model.context_length, "vocabulary_size": served.vocabulary_size,
         "parameters": int(count_parameters(served.params)), "can": abilities(config),
         "labels": None if served.run.labels is None else list(served.run.labels), "step": served.run.step,
-        "chat_format": describe_format(config.task.name) if served.engine is not None else None,
+        "chat_format": describe_format(config, served.run.tokenizer) if served.engine is not None else None,
         "limits": dataclasses.asdict(served.limits)}}
 
 

@@ -89,8 +89,9 @@ class Served:
         return f"purelm-{self.run.step}-{self.run.tokenizer.fingerprint[:8]}"
 
     @property
-    def stop_id(self) -> int | None:
-        return self.run.tokenizer.end_of_text_id
+    def stop_ids(self) -> tuple[int, ...]:
+        """What ends an answer."""
+        return self.run.tokenizer.special.stop
 
 
 def writes(config: Config) -> bool:

@@ -1,4 +1,7 @@
-"""Writing with a model line by line: what is typed is gone on from, token by token, until ctrl-C."""
+"""Writing with a model line by line: what is typed is gone on from, token by token, until ctrl-C.
+
+With a run whose tokenizer has a chat template, a line is a turn of a chat and what is written answers it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from purelm.errors import UserError, did_you_mean
+from purelm.evaluation.dialogue import reply_room
+from purelm.inference.chat_prompts import chat_prompt, has_template
 from purelm.inference.engine.engine import Engine, Ticket
 from purelm.inference.engine.request import Event, Finished, Request
 from purelm.inference.prompts import encode_prompt
@@ -19,6 +26,11 @@ from purelm.training.load import LoadedRun
 HELP = r"""A line is how a text begins; \n in it is a new line. Ctrl-C stops the text, ctrl-D ends.
   (empty line)      the last text goes on
   /again            the same beginning, another text
+  /set              the settings; /set temperature 0.7 changes one, /set top_k none leaves it out
+  /help             this"""
+CHAT_HELP = r"""A line is what you say; \n in it is a new line. Ctrl-C stops the answer, ctrl-D ends.
+  /again            another answer
+  /reset            forgets what was said
   /set              the settings; /set temperature 0.7 changes one, /set top_k none leaves it out
   /help             this"""
 
@@ -37,6 +49,11 @@ class Settings:
     stop: tuple[str, ...] = ()
 
 
+def help_of(run: LoadedRun) -> str:
+    """What a line means."""
+    return CHAT_HELP if has_template(run.config, run.tokenizer) else HELP
+
+
 class Session:
     """A run that writes in a terminal. `write` is called with pieces of text as they come."""
 
@@ -45,6 +62,8 @@ class Session:
         self._automata = Automata(run.tokenizer, run.tokenizer.vocabulary_size)
         self._engine = _engine_of(run, settings.max_new_tokens)
         self._beginning, self._text, self._index = "", "", 0
+        self._chats = has_template(run.config, run.tokenizer)
+        self._messages: list[dict[str, str]] = []
         self._ticket: Ticket | None = None
 
     def answer(self, line: str) -> None:
@@ -53,6 +72,8 @@ class Session:
             self._command(*line.split(maxsplit=2))
         elif line:
             self._begin(line.replace("\\n", "\n"))
+        elif self._chats:
+            raise UserError("there is nothing to answer; type what you say")
         elif self._text:
             self._go_on(self._text)
         else:
@@ -66,7 +87,13 @@ class Session:
         return True
 
     def _command(self, name: str, *rest: str) -> None:
-        if name == "/again" and self._beginning:
+        if name == "/again" and self._messages:
+            self._index += 1
+            self._reply(self._messages[:-1])
+        elif name == "/reset" and self._chats:
+            self._messages = []
+            self._write("(forgotten)\n")
+        elif name == "/again" and self._beginning:
             self._index += 1
             self._go_on(self._beginning, shows=self._beginning)
         elif name == "/again":
@@ -76,24 +103,40 @@ class Session:
         elif name == "/set":
             self._write("\n".join(f"  {name} {value}" for name, value in shown(self._settings).items()) + "\n")
         elif name == "/help":
-            self._write(HELP + "\n")
+            self._write(help_of(self._run) + "\n")
         else:
-            raise UserError(f"{name}: no such command{did_you_mean(name, ('/again', '/set', '/help'))}; "
-                            "/help lists them")
+            names = ("/again", "/set", "/help", *(["/reset"] if self._chats else []))
+            raise UserError(f"{name}: no such command{did_you_mean(name, names)}; /help lists them")
 
     def _begin(self, text: str) -> None:
+        if self._chats:
+            self._index = 0
+            self._reply([*self._messages, {"role": "user", "content": text}])
+            return
         encode_prompt(self._run.tokenizer, text)  # What cannot be encoded is told before the old text is forgotten.
         self._beginning, self._index = text, 0
         self._go_on(text, shows=text)
 
     def _go_on(self, text: str, shows: str = "") -> None:
         """Writes `shows` once the engine has taken the request, and what comes after the text."""
-        settings, tokenizer = self._settings, self._run.tokenizer
+        self._text = text
+        self._stream(encode_prompt(self._run.tokenizer, text), shows)
+
+    def _reply(self, messages: list[dict[str, str]]) -> None:
+        """Answers messages, of which the last is the user's, and remembers the answer."""
+        model, tokenizer = self._run.config.model, self._run.tokenizer
+        prompt_T = chat_prompt(tokenizer, messages, reply_room(model.context_length, self._settings.max_new_tokens))
+        self._text = ""
+        self._stream(prompt_T, "")
+        self._messages = [*messages, {"role": "assistant", "content": self._text.strip()}]
+
+    def _stream(self, prompt_T: np.ndarray, shows: str) -> None:
+        """Writes `shows` once the engine has taken the request, and what comes after the prompt."""
+        settings, tokenizer, reason = self._settings, self._run.tokenizer, None
         stream, events = TextStream(settings.stop), []
-        self._text, reason = text, None
         self._ticket = self._engine.submit(Request(
-            prompt_ids=tuple(encode_prompt(tokenizer, text).tolist()), max_new_tokens=settings.max_new_tokens,
-            sampler=settings.sampler, seed=settings.seed, index=self._index, stop_id=tokenizer.end_of_text_id,
+            prompt_ids=tuple(prompt_T.tolist()), max_new_tokens=settings.max_new_tokens,
+            sampler=settings.sampler, seed=settings.seed, index=self._index, stop_id=tokenizer.special.stop,
             stop=self._automata.get("stop", settings.stop) if settings.stop else None), events.append)
         self._write(shows)
         while reason is None:
@@ -104,7 +147,7 @@ class Session:
                     reason = event.reason
                     break
                 for token in event.tokens:
-                    if token.id != tokenizer.end_of_text_id:
+                    if token.id not in tokenizer.special.stop:
                         self._show(stream.push(tokenizer.separator + self._automata.token_bytes[token.id]))
         self._ticket = None
         self._show(stream.finish())

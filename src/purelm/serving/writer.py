@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from purelm.inference.engine.request import Event, Finished, Token
+from purelm.inference.stops import StopIds, stop_tuple
 from purelm.serving.text_stream import TextStream
 
 
@@ -32,14 +33,14 @@ class Piece(NamedTuple):
 class Writer:
     """Turns one request's events into pieces. All pieces together do not depend on how events divided the tokens.
 
-    token_bytes: what each id stands for. separator: put between tokens. stop_id: shows as nothing. stops: see
-    TextStream. `ids` are all tokens that were drawn,
-    `cached_tokens` the engine's, at the end.
+    token_bytes: what each id stands for. separator: put between tokens. stop_id: shows as nothing; of several, in
+    a tuple, each does. stops: see TextStream. `ids` are all tokens that were drawn, `cached_tokens` the engine's, at
+    the end.
     """
 
-    def __init__(self, token_bytes: Sequence[bytes], *, separator: bytes, stop_id: int | None,
+    def __init__(self, token_bytes: Sequence[bytes], *, separator: bytes, stop_id: StopIds,
                  stops: Sequence[str] = (), strip: bool = False):
-        self._token_bytes, self._separator, self._stop_id = token_bytes, separator, stop_id
+        self._token_bytes, self._separator, self._stop_ids = token_bytes, separator, stop_tuple(stop_id)
         self._stream = TextStream(stops, strip=strip)
         self._counter = TextStream()  # Characters before a token, white space at the ends included.
         self._characters, self._written, self._first = 0, 0, True
@@ -56,7 +57,7 @@ class Writer:
         text = ""
         for token in event.tokens:
             self.ids.append(token.id)
-            if token.id == self._stop_id:
+            if token.id in self._stop_ids:
                 continue
             content = self._token_bytes[token.id]
             if self._first:

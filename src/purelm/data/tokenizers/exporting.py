@@ -13,6 +13,9 @@ from purelm.data.tokenizers.trained import TrainedTokenizer, byte_characters
 from purelm.errors import UserError
 
 _SEQUENCE_TASKS = ("sequence_to_sequence", "span_corruption")
+_MASKED = "masked_language_modeling"
+# The task's own id, the first after the tokenizer's.
+_MASK = "<mask>"
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
 
 
@@ -22,8 +25,8 @@ def write_tokenizer_files(tokenizer: Tokenizer, folder: pathlib.Path,
 
     An imported tokenizer's own files come back byte for byte. Of ours, tokenizer.json, tokenizer_config.json and
     special_tokens_map.json are written: transformers gives text the same ids, and what `Tokenizer.special` puts around
-    texts of `task` it adds with add_special_tokens. But there "<|endoftext|>" in a text is the special token unless
-    split_special_tokens is set; for us it is text.
+    texts of `task` it adds with add_special_tokens; "<mask>" is the id that masked_language_modeling has for it. But
+    there "<|endoftext|>" in a text is the special token unless split_special_tokens is set; for us it is text.
 
     Raises UserError for a words tokenizer, and where a file cannot be written.
     """
@@ -32,7 +35,7 @@ def write_tokenizer_files(tokenizer: Tokenizer, folder: pathlib.Path,
         contents = {name: tokenizer.file(name) for name in tokenizer.file_names}
     else:
         end = {"eos_token": END_OF_TEXT, "bos_token": END_OF_TEXT, "pad_token": END_OF_TEXT}
-        named = end if tokenizer.end_of_text else {}
+        named = (end if tokenizer.end_of_text else {}) | ({"mask_token": _MASK} if task == _MASKED else {})
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
                   "model_max_length": int(1e30), **named}
         contents = {name: json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8") for name, content in (
@@ -62,14 +65,14 @@ def tokenizer_json(tokenizer: Tokenizer, task: str) -> dict[str, Any]:
         content = {"pre_tokenizer": every, "decoder": {"type": "Fuse"}, "model": _pieces_alone(vocabulary)}
     else:
         raise UserError(f"config.data.tokenizer={tokenizer.kind}: a {tokenizer.kind} tokenizer cannot be exported "
-                        "exactly, as no tokenizer.json divides text into our words; to export, train with bpe, wordpiece, "
-                        "unigram, characters or bytes")
-    added = []
-    if tokenizer.end_of_text:
-        added = [{"id": tokenizer.end_of_text_id, "content": END_OF_TEXT, "single_word": False, "lstrip": False,
-                  "rstrip": False, "normalized": False, "special": True}]
+                        "exactly, as no tokenizer.json divides text into our words; to export, train with bpe, "
+                        "wordpiece, unigram, characters or bytes")
+    special = {END_OF_TEXT: tokenizer.end_of_text_id} if tokenizer.end_of_text else {}
+    special |= {_MASK: tokenizer.vocabulary_size} if task == _MASKED else {}
+    added = [{"id": number, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
+              "normalized": False, "special": True} for text, number in special.items()]
     return {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, **content,
-            "added_tokens": added, "post_processor": _frame(tokenizer, task) if added else None}
+            "added_tokens": added, "post_processor": _frame(tokenizer, task)}
 
 
 def _pieces_alone(vocabulary: dict[str, int]) -> dict[str, Any]:
