@@ -34,8 +34,8 @@ def main() -> None:
     run = load_run(WORKDIR.value, CHECKPOINT.value)
     templated = has_template(run.config, run.tokenizer)
     if run.config.task.name != "dialogue" and not templated:
-        raise UserError(f"--workdir={WORKDIR.value}: its task is {run.config.task.name}, not dialogue, and its tokenizer "
-                        "has no chat template; use generate.py or predict.py")
+        raise UserError(f"--workdir={WORKDIR.value}: its task is {run.config.task.name}, not dialogue, and its "
+                        "tokenizer has no chat template; use generate.py or predict.py")
     if SYSTEM.value is not None and not templated:
         raise UserError("--system: dialogues have users and assistants alone; leave it out")
     system = [] if SYSTEM.value is None else [{"role": "system", "content": SYSTEM.value}]
