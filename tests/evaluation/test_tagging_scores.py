@@ -48,6 +48,7 @@ def test_entities_are_named_by_their_words():
     found = tagging.entities_of(["in", "New", "York", "Ann"], ["O", "B-place", "I-place", "B-person"])
     assert found == [{"type": "place", "text": "New York", "start": 1, "end": 3},
                      {"type": "person", "text": "Ann", "start": 3, "end": 4}]
+    assert tagging.entities_of(["Ann", "runs"], ["NOUN", "LABEL_1"]) == []  # Tags that spell none.
 
 
 @pytest.mark.parametrize("text, words", [

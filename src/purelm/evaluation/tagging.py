@@ -16,6 +16,7 @@ from purelm.tasks import tagging as task
 from purelm.training.load import LoadedRun
 
 OUTSIDE = "O"
+_PREFIXES = ("B-", "I-", "E-", "S-")
 # A word is a run of letters and digits, with @, # or an apostrophe as Twitter's and English words begin; a Chinese
 # character, or any other sign, stands by itself.
 _WORD = re.compile(r"[\u3400-\u9fff]|[@#']?[^\W_\u3400-\u9fff]+|\S")
@@ -73,11 +74,15 @@ def _prediction(run: LoadedRun, example: Mapping[str, Any], record: Mapping[str,
 
 
 def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
-    """`type`, `text` and words `start` to `end` (exclusive) of each entity, as conlleval reads tags."""
+    """`type`, `text` and words `start` to `end` (exclusive) of each entity, as conlleval reads tags.
+
+    A tag without the prefix B-, I-, E- or S-, such as a part of speech, is in no entity.
+    """
     from seqeval.metrics.sequence_labeling import get_entities
 
+    tags = [tag if tag[:2] in _PREFIXES else OUTSIDE for tag in tags]
     return [{"type": kind, "text": " ".join(words[start:last + 1]), "start": int(start), "end": int(last) + 1}
-            for kind, start, last in get_entities(list(tags))]
+            for kind, start, last in get_entities(tags)]
 
 
 def score(run: LoadedRun, examples: Sequence[Mapping[str, Any]],
