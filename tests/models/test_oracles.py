@@ -45,7 +45,8 @@ def normal(*shape, seed=0):
     (ACTIVATIONS["gelu_tanh"], lambda x: functional.gelu(x, approximate="tanh")),
     (ACTIVATIONS["silu"], functional.silu),
     (ACTIVATIONS["squared_relu"], lambda x: functional.relu(x) ** 2),
-    (GATES["glu"], torch.sigmoid), (GATES["geglu"], functional.gelu), (GATES["swiglu"], functional.silu),
+    (GATES["glu"], torch.sigmoid), (GATES["geglu"], functional.gelu),
+    (GATES["geglu_tanh"], lambda x: functional.gelu(x, approximate="tanh")), (GATES["swiglu"], functional.silu),
     (GATES["reglu"], functional.relu), (GATES["bilinear"], lambda x: x),
 ], ids=["layer_norm", "rms_norm", *ACTIVATIONS, *GATES])
 def test_pointwise_functions_and_norms(function, oracle):
