@@ -37,8 +37,8 @@ class ModelConfig:
         None, "key/value heads (K): none is one a query head (MHA), 1 is MQA, between is GQA", minimum=1)
     head_size: int | None = knob(None, "size of a head (H); none is width / num_heads", minimum=1)
     feed_forward: Literal["relu", "gelu", "gelu_tanh", "silu", "squared_relu", "glu", "geglu", "geglu_tanh", "swiglu",
-                          "reglu", "bilinear"] = knob("gelu", "activation of the feed-forward; those ending in glu, and "
-                                             "bilinear, are gated (Shazeer 2020)")
+                          "reglu", "bilinear"] = knob("gelu", "activation of the feed-forward; those with glu in their "
+                                                      "names, and bilinear, are gated (Shazeer 2020)")
     feed_forward_width: int | None = knob(
         None, "hidden units (F); none is 4 x width, or 8/3 x width rounded up to a multiple of 8 where gated",
         minimum=1)
@@ -263,8 +263,8 @@ class DecodingConfig:
     presence_penalty: float = knob(0.0, "taken off the logit of a token that the answer has; 0 has none",
                                    minimum=-1e6, maximum=1e6)
     banned: tuple[int, ...] = knob((), "ids that are never written, such as Marian's padding")
-    force_end: bool = knob(False, "sequence_to_sequence: the last of max_new_tokens is the end, whatever the model says "
-                           "(BART, Marian)")
+    force_end: bool = knob(False, "sequence_to_sequence: the last of max_new_tokens is the end, whatever the model "
+                           "says (BART, Marian)")
     num_samples: int = knob(1, "programs a problem (code_generation)", minimum=1)
 
 
