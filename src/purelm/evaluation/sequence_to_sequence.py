@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from purelm.config import Config
 from purelm.config.applies import check_decoding
 from purelm.errors import UserError
@@ -42,7 +44,10 @@ def predict(run: LoadedRun, examples: Sequence[Example], *, batch_size: int,
 
 
 def _row(tokenizer: Any, found: Answer) -> Prediction:
-    return {"text": tokenizer.decode(found.ids_T).strip(), "log_probability": found.log_probability,
+    # An imported model may write marks of other places than the end.
+    marks = tokenizer.special.every_id
+    ids_T = np.asarray([number for number in found.ids_T.tolist() if number not in marks], np.int32)
+    return {"text": tokenizer.decode(ids_T).strip(), "log_probability": found.log_probability,
             "probability": math.exp(found.log_probability), "finished": found.finished}
 
 

@@ -13,6 +13,9 @@ _NOT_TAKEN = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_
               "diversity_penalty": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
               "suppress_tokens": None, "begin_suppress_tokens": None, "exponential_decay_length_penalty": None,
               "sequence_bias": None, "guidance_scale": None, "penalty_alpha": None, "renormalize_logits": False}
+# What both files may say, and the second alone where it is there.
+WRITING = frozenset({*_NOT_TAKEN, "bad_words_ids", "do_sample", "forced_bos_token_id", "forced_eos_token_id",
+                     "max_length", "max_new_tokens", "min_p", "num_beams", "temperature", "top_k", "top_p"})
 
 
 def decoding_of(fields: Mapping[str, Any], task: str, context_length: int) -> tuple[DecodingConfig, list[str]]:

@@ -25,7 +25,7 @@ from purelm.config import (
 from purelm.errors import UserError
 from purelm.interop.checkpoint import Checkpoint, open_checkpoint
 from purelm.interop.checkpoint_files import Stored, Writer, read_json, read_tensor
-from purelm.interop.generation import decoding_of
+from purelm.interop.generation import WRITING, decoding_of
 from purelm.interop.hub import resolve
 from purelm.interop.placing import stream_params
 from purelm.interop.task_parameters import in_type, task_shapes
@@ -124,10 +124,16 @@ def _with_length(model: ModelConfig, context_length: int | None) -> ModelConfig:
 
 
 def _with_generation(checkpoint: Checkpoint) -> dict[str, Any]:
-    """config.json's fields, and in their place those that generation_config.json has too."""
-    generation = checkpoint.folder / "generation_config.json"
-    more = read_json(generation) if generation.is_file() else {}
-    return checkpoint.fields | {name: value for name, value in more.items() if value is not None}
+    """config.json's fields and generation_config.json's.
+
+    Where there is such a file, what it leaves out of how texts are written is not taken from config.json, as
+    transformers does not.
+    """
+    path = checkpoint.folder / "generation_config.json"
+    if not path.is_file():
+        return checkpoint.fields
+    own = {name: value for name, value in checkpoint.fields.items() if name not in WRITING}
+    return own | {name: value for name, value in read_json(path).items() if value is not None}
 
 
 def _tokenizer(checkpoint: Checkpoint, fields: dict[str, Any], folder: pathlib.Path, model: ModelConfig) -> Any:

@@ -33,12 +33,11 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
 
 def read_stacks(fields: Fields, vocabulary_size: int) -> dict[str, Any]:
     """What BART and Marian have in common; `vocabulary_size` where the file leaves it out."""
-    layers, decoder_layers = (fields.take(f"{stack}_layers", 12, int) for stack in ("encoder", "decoder"))
-    heads, hidden = (_of_both(fields, f"{{}}_{what}", default)
-                     for what, default in (("attention_heads", 16), ("ffn_dim", 4096)))
-    scaled = fields.take("scale_embedding", False, bool)
-    dropout, attention, hidden_dropout = (float(fields.take(name, default, (int, float))) for name, default in (
-        ("dropout", 0.1), ("attention_dropout", 0.0), ("activation_dropout", 0.0)))
+    layers, decoder_layers = (fields.size(f"{stack}_layers", 12) for stack in ("encoder", "decoder"))
+    width, scaled = fields.size("d_model", 1024), fields.take("scale_embedding", False, bool)
+    hidden, heads = _of_both(fields, "ffn_dim", 4096), _of_both(fields, "attention_heads", 16)
+    fields.heads("encoder_attention_heads", 16, width)
+    dropout = fields.number("dropout", 0.1)
     for name in ("normalize_before", "add_final_layer_norm", "is_decoder"):
         fields.require(name, False, "must be false: no such network can be taken over")
     for name in ("encoder_layerdrop", "decoder_layerdrop"):
@@ -47,20 +46,21 @@ def read_stacks(fields: Fields, vocabulary_size: int) -> dict[str, Any]:
     fields.ignore("init_std", "classifier_dropout", "classif_dropout", "add_bias_logits", "save_step", "_num_labels",
                   "force_bos_token_to_be_generated")
     return {
-        "architecture": "encoder_decoder", "vocabulary_size": fields.take("vocab_size", vocabulary_size, int),
-        "context_length": fields.take("max_position_embeddings", 1024, int), "num_layers": decoder_layers,
-        "encoder_layers": None if layers == decoder_layers else layers, "width": fields.take("d_model", 1024, int),
-        "num_heads": heads, "feed_forward": activation(fields, "activation_function", "gelu"),
+        "architecture": "encoder_decoder", "vocabulary_size": fields.size("vocab_size", vocabulary_size),
+        "context_length": fields.size("max_position_embeddings", 1024), "num_layers": decoder_layers,
+        "encoder_layers": None if layers == decoder_layers else layers, "width": width, "num_heads": heads,
+        "feed_forward": activation(fields, "activation_function", "gelu"),
         "feed_forward_width": hidden, "norm": "layer_norm", "norm_place": "post", "norm_epsilon": 1e-5, "bias": True,
         "head_bias": True, "head_scale": "one", "embedding_scale": "sqrt_width" if scaled else "one",
-        "embedding_dropout": dropout, "residual_dropout": dropout, "attention_dropout": attention,
-        "feed_forward_dropout": hidden_dropout}
+        "embedding_dropout": dropout, "residual_dropout": dropout,
+        "attention_dropout": fields.number("attention_dropout", 0.0),
+        "feed_forward_dropout": fields.number("activation_dropout", 0.0)}
 
 
 def _of_both(fields: Fields, name: str, default: int) -> int:
-    encoder, decoder = (fields.take(name.format(stack), default, int) for stack in ("encoder", "decoder"))
+    encoder, decoder = (fields.size(f"{stack}_{name}", default) for stack in ("encoder", "decoder"))
     if encoder != decoder:
-        raise fields.error(name.format("encoder"), f"must be that of the decoder, {name.format('decoder')}={decoder}")
+        raise fields.error(f"encoder_{name}", f"must be that of the decoder, decoder_{name}={decoder}")
     return decoder
 
 

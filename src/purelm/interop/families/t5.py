@@ -33,32 +33,28 @@ _SIZES = {
 def read_config(fields: Fields, task: str) -> dict[str, Any]:
     """Changes of ModelConfig."""
     is_mt5 = fields.take("model_type", "t5") == "mt5"
-    layers = fields.take("num_layers", 8 if is_mt5 else 6, int)
-    decoder_layers = fields.take("num_decoder_layers", None, int) or layers
-    dropout = float(fields.take("dropout_rate", 0.1, (int, float)))
+    layers = fields.size("num_layers", 8 if is_mt5 else 6)
+    decoder_layers = fields.size("num_decoder_layers", layers) if fields.has("num_decoder_layers") else layers
+    fields.ignore("num_decoder_layers", "initializer_factor", "classifier_dropout")
+    dropout = fields.number("dropout_rate", 0.1)
     tied = _is_tied(fields, is_mt5)
     fields.require("is_decoder", False, "a decoder without its encoder cannot be taken over")
-    fields.ignore("initializer_factor", "classifier_dropout")
     changes = {
         "architecture": "encoder_decoder", "num_layers": decoder_layers,
         "encoder_layers": None if layers == decoder_layers else layers, "attention_scale": 1.0,
         "feed_forward": _feed_forward(fields, "gated-gelu" if is_mt5 else "relu"), "positions": "t5",
-        "norm": "rms_norm", "norm_place": "pre",
-        "norm_epsilon": float(fields.take("layer_norm_epsilon", 1e-6, (int, float))), "embedding_norm": False,
-        "bias": False, "tied_embeddings": tied, "shared_embeddings": True, "head_bias": False,
+        "norm": "rms_norm", "norm_place": "pre", "norm_epsilon": fields.number("layer_norm_epsilon", 1e-6),
+        "embedding_norm": False, "bias": False, "tied_embeddings": tied, "shared_embeddings": True, "head_bias": False,
         "head_scale": "inverse_sqrt_width" if tied else "one", "embedding_scale": "one",
-        **{ours: fields.take(theirs, default[is_mt5], int) for ours, (theirs, *default) in _SIZES.items()},
+        **{ours: fields.size(theirs, default[is_mt5]) for ours, (theirs, *default) in _SIZES.items()},
         **{f"{place}_dropout": dropout for place in ("embedding", "attention", "residual", "feed_forward")}}
     fields.finish()
     return changes
 
 
 def _is_tied(fields: Fields, is_mt5: bool) -> bool:
-    """Whether the output layer is the embedding.
-
-    transformers 5 writes tie_word_embeddings=True for all, and for T5 1.1 scale_decoder_outputs=False; of mT5 the
-    output layer is its own whatever the file says.
-    """
+    """Whether the output layer is the embedding. transformers 5 writes tie_word_embeddings=True for all, and for T5 1.1
+    scale_decoder_outputs=False; mT5's is its own whatever the file says."""
     tied = fields.take("tie_word_embeddings", True, bool)
     if is_mt5:
         return False
@@ -105,9 +101,9 @@ def tensors(model: ModelConfig, task: str) -> list[Tensor]:
 def _stack(model: ModelConfig, ours: str, theirs: str) -> list[Tensor]:
     layer, last = f"{theirs}.block.{{}}.layer", 1 if ours else 2
     names = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if is_gated(model) else {"up": "wi", "down": "wo"}
+    bias = f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     return [
-        Tensor(f"{ours}relative_bias/embedding",
-               f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+        Tensor(f"{ours}relative_bias/embedding", bias),
         *_attention(f"{ours}layers/attention", f"{layer}.0.SelfAttention"),
         *norm(f"{ours}layers/attention_norm", f"{layer}.0.layer_norm", bias=False),
         *(Tensor(f"{ours}layers/feed_forward/{name}/kernel", f"{layer}.{last}.DenseReluDense.{their}.weight", True)
