@@ -61,8 +61,8 @@ def imported(tmp_path_factory) -> pathlib.Path:
     return run
 
 
-@pytest.mark.parametrize("task", [pytest.param(task, marks=[pytest.mark.slow] if task.startswith("masked") else [])
-                                  for task in ROWS])
+@pytest.mark.parametrize("task", ["classification", "extractive_qa", *(
+    pytest.param(task, marks=pytest.mark.slow) for task in ("tagging", "masked_language_modeling"))])
 def test_a_task_goes_on_from_it(imported, task, tmp_path, capfd):
     """Reddens where a part of the encoder is drawn anew, a head is not, or that is not said."""
     data = tmp_path / "train.jsonl"
