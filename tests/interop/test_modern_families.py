@@ -16,7 +16,7 @@ SMALL = {"vocab_size": 101, "max_position_embeddings": 32, "hidden_size": 48, "i
 # Of Gemma 3, one base for each kind of layer.
 BASES = {"full_attention": {"rope_type": "default", "rope_theta": 500.0},
          "sliding_attention": {"rope_type": "default", "rope_theta": 20.0}}
-YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 8}
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 64}
 
 
 def _mistral(**fields):
