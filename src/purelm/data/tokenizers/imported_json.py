@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -73,17 +74,19 @@ class HuggingFaceTokenizer(ImportedTokenizer):
         return token_bytes_of(steps, [self._backend.id_to_token(number) for number in range(self.vocabulary_size)])
 
 
-def open_backend(text: str, added_tokens: Sequence[dict[str, Any]]) -> tokenizers.Tokenizer:
+def open_backend(text: str, added_tokens: Sequence[dict[str, Any]],
+                 folder: pathlib.Path | None = None) -> tokenizers.Tokenizer:
     """The library's tokenizer of a tokenizer.json's text, with tokens added that other files name.
 
-    added_tokens: fields of the library's AddedToken and "id", in the order of the ids. Raises UserError for text that
-    is no such tokenizer, and where a token does not get its id.
+    added_tokens: fields of the library's AddedToken and "id", in the order of the ids. Raises UserError, which names
+    the files of `folder`, for text that is no such tokenizer, and where a token does not get its id.
     """
     import tokenizers
+    where = folder or pathlib.Path()
     try:
         backend = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # The library raises nothing narrower.
-        raise UserError(f"tokenizer.json cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{where / 'tokenizer.json'}: cannot be read ({str(error).splitlines()[0]})") from error
     backend.no_padding()
     backend.no_truncation()
     for token in added_tokens:
@@ -91,7 +94,7 @@ def open_backend(text: str, added_tokens: Sequence[dict[str, Any]]) -> tokenizer
         backend.add_tokens([tokenizers.AddedToken(token["content"], **fields)])
         found = backend.token_to_id(token["content"])
         if found != token["id"]:
-            raise UserError(f"tokenizer_config.json: added_tokens_decoder has {token['content']!r} as id "
+            raise UserError(f"{where / 'tokenizer_config.json'}: added_tokens_decoder has {token['content']!r} as id "
                             f"{token['id']}, but it comes out as {found}; there must be no gap before it")
     return backend
 

@@ -31,6 +31,7 @@ from purelm.data.tokenizers.tokenizer_files import (
     Described,
     describe,
     read_json,
+    read_text,
 )
 from purelm.errors import UserError
 
@@ -83,12 +84,12 @@ def import_tokenizer(folder: pathlib.Path, task: str, model_type: str, fields: M
 
 def _from_json(folder: pathlib.Path, described: Described, task: str, model_type: str, fields: Mapping[str, Any],
                names: Sequence[str], text: str | None) -> HuggingFaceTokenizer:
-    content = (folder / _JSON).read_text(encoding="utf-8") if text is None else text
-    known = open_backend(content, [])
+    content = read_text(folder / _JSON) if text is None else text
+    known = open_backend(content, [], folder)
     # transformers adds what tokenizer_config.json knows beyond tokenizer.json.
     added = [{"id": token.id, "content": token.content, **token.fields} for token in described.added
              if known.token_to_id(token.content) is None]
-    backend = open_backend(content, added)
+    backend = open_backend(content, added, folder)
     vocabulary = backend.get_vocab(with_added_tokens=True)
     special = {token.content: number for number, token in backend.get_added_tokens_decoder().items() if token.special}
     special |= _in_vocabulary([*described.named.values(), *described.extra_special], vocabulary)

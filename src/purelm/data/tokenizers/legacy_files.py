@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purelm.data.tokenizers.imported_tiktoken import PATTERNS
-from purelm.data.tokenizers.tokenizer_files import read_json
+from purelm.data.tokenizers.tokenizer_files import read_json, read_text
 from purelm.errors import UserError
 
 # Families whose byte-level BPE divides words as GPT-2's does, and those that have Qwen's pattern.
@@ -82,11 +82,7 @@ def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
 
 def lines_of(path: pathlib.Path) -> list[str]:
     """The lines of a UTF-8 file, cut at newlines alone: tokens may hold what else Unicode calls an end of line."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 ({error})") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
     return lines[:-1] if lines and not lines[-1] else lines
 
 

@@ -74,12 +74,20 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); take it again from where it came") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a JSON object, not a {type(content).__name__}")
     return content
+
+
+def read_text(path: pathlib.Path) -> str:
+    """The file's text, newlines as they are; UserError where it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 ({error}); take it again from where it came") from error
 
 
 def _text(value: Any, path: pathlib.Path, key: str) -> str:
@@ -106,7 +114,7 @@ def _added(folder: pathlib.Path, config: Mapping[str, Any]) -> list[AddedToken]:
 def _template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
     """A file of its own comes before tokenizer_config.json's; of several with names, the one called default."""
     if (folder / TEMPLATE).exists():
-        return (folder / TEMPLATE).read_text(encoding="utf-8")
+        return read_text(folder / TEMPLATE)
     content = read_json(folder / TEMPLATE_JSON)
     found = content.get("chat_template", None)
     if found is None and "chat_template" in config:
