@@ -31,6 +31,8 @@ from purelm.tasks import task_of
 
 LENGTH = 12
 PADDING = 5  # Of the row that is padded on the left; the one padded on the right has one less.
+# No id comes twice: a model of random numbers would else write one for ever.
+GREEDY = Sampler(temperature=0.0, repetition_penalty=100.0)
 # Names of tensors in files that transformers' own modules call otherwise (its conversion_mapping.py).
 _IN_FILES = {"GPTNeoXForCausalLM": {"lm_head.weight": "embed_out.weight"}}
 
@@ -50,19 +52,17 @@ def make(model_class: type, config_class: type, *, seed: int = 0, **fields: Any)
     """transformers' model of these fields of its config: float32, eval, no parameter at its initial value.
 
     Scales and biases are moved from where they start (1 or 0), so that none of them can be lost without a test's
-    reddening; matrices are so large that attention is far from uniform, and what is written far from one id repeated.
+    reddening; matrices are large enough that attention is far from uniform.
     """
     import torch
 
     torch.set_num_threads(1)
     model = model_class(config_class(**fields, attn_implementation="eager")).eval()
     generator = torch.Generator().manual_seed(seed)
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            size = parameter.shape[-1] ** -0.5 * (1 if id(parameter) in tables else 2) if parameter.ndim > 1 else 0.3
-            parameter.copy_(noise * size if parameter.ndim > 1 else parameter + noise * size)
+            parameter.copy_(parameter + 0.3 * noise if parameter.ndim < 2 else noise * parameter.shape[-1] ** -0.5)
     return model.requires_grad_(True)
 
 
@@ -243,7 +243,7 @@ def check_greedy(model: Any, taken: Ours, *, lengths: tuple[int, ...] = (4, 9, 6
     assert max(lengths) + new_tokens <= taken.config.context_length, "what is written must fit the context"
     right_BT = np.arange(max(lengths)) < lengths_B[:, None]
     left_BT = right_BT[:, ::-1]
-    theirs_BT = np.zeros_like(tokens_BT)
+    theirs_BT = np.repeat(tokens_BT[:, :1], max(lengths), axis=1)  # The penalty counts padding too.
     theirs_BT[left_BT] = tokens_BT[right_BT]
     _forget_stops(model)
     with torch.no_grad():
@@ -251,16 +251,17 @@ def check_greedy(model: Any, taken: Ours, *, lengths: tuple[int, ...] = (4, 9, 6
             torch.tensor(theirs_BT).long(), attention_mask=torch.tensor(left_BT.copy()).long(), do_sample=False,
             use_cache=True, max_new_tokens=new_tokens)[:, max(lengths):].numpy()
     found = generate(taken.config, taken.params, tokens_BT, prompt_lengths_B=lengths_B, max_new_tokens=new_tokens,
-                     sampler=Sampler(temperature=0.0), key=jax.random.key(0))
+                     sampler=GREEDY, key=jax.random.key(0))
     np.testing.assert_array_equal(found.ids_BT, expected_BT)
 
 
 def _forget_stops(model: Any) -> None:
-    """Every row is written to its full length, by the largest logit alone."""
+    """Every row is written to its full length, by the largest logit of the ids that are new in it."""
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig(
-        pad_token_id=0, decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None))
+        repetition_penalty=GREEDY.repetition_penalty, pad_token_id=0,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None))
 
 
 def check_greedy_target(model: Any, taken: Ours, *, new_tokens: int = 16, use_cache: bool = True) -> None:
@@ -276,7 +277,7 @@ def check_greedy_target(model: Any, taken: Ours, *, new_tokens: int = 16, use_ca
             torch.tensor(source_BS).long(), attention_mask=torch.tensor(segments_BS).long(), do_sample=False,
             num_beams=1, use_cache=use_cache, max_new_tokens=new_tokens)[:, 1:].numpy()
     found = generate(taken.config, taken.params, np.full((3, 1), start, np.int32), max_new_tokens=new_tokens,
-                     sampler=Sampler(temperature=0.0), key=jax.random.key(0), source_BS=source_BS,
+                     sampler=GREEDY, key=jax.random.key(0), source_BS=source_BS,
                      source_segments_BS=segments_BS)
     np.testing.assert_array_equal(found.ids_BT, expected_BT)
 
