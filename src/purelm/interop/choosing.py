@@ -127,7 +127,7 @@ def _said(model: ModelConfig) -> Mapping[str, Any]:
     # All that `bias` says besides is said by the four; a layer before the output has one of its own.
     said["bias"] = model.bias if model.head_transform else said["feed_forward_bias"]
     if model.positions != "learned":
-        del said["context_length"]
+        said["context_length"] = None
     if said["embedding_width"] == model.width:
         said["embedding_width"] = None
     return said
