@@ -32,6 +32,35 @@ def test_a_beam_of_one_is_greedy():
         assert found == tuple(ids)
 
 
+def plain_beam(logits, kind, size, stops, alpha):
+    """The best answer of a beam search, word for word."""
+    def chance(ids):
+        return log_probability(logits, kind, ids)
+
+    def score(ids, length):
+        return chance(ids) / ((5 + length) / 6) ** alpha
+
+    alive, finished = [()], []
+    for _ in range(LENGTH):
+        extended = sorted(((*ids, token) for ids in alive for token in range(VOCABULARY)), key=chance, reverse=True)
+        finished += [ids for ids in extended[:size] if ids[-1] in stops]
+        alive = [ids for ids in extended if ids[-1] not in stops][:size]
+        best = max((score(ids, len(ids)) for ids in finished), default=-np.inf)
+        if len(finished) >= size or best >= score(alive[0], LENGTH):
+            break
+    return max(finished or alive, key=lambda ids: score(ids, len(ids)))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_several_ids_end_an_answer(size):
+    # Reddens where one of them goes on.
+    for seed in range(4):
+        logits = table(seed)
+        logits[..., 2:] += 1
+        found = search(logits, beam_size=size, length_penalty=3.0, stop_id=(END, 2))
+        assert answers(found) == [plain_beam(logits, kind, size, (END, 2), 3.0) for kind in range(KINDS)]
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
 def test_a_wide_beam_is_exhaustive_search(alpha):
     # Reddens for a wrong length, a penalty of the wrong sign, beams mixed between rows, or a stop that is too early.

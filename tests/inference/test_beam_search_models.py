@@ -76,7 +76,7 @@ def all_logits(config, params, tokens_BT, inputs):
     return model.apply({"params": params}, tokens_BT, **inputs).logits_BTV
 
 
-def every_score(config, prompt, inputs, alpha):
+def every_score(config, prompt, inputs, alpha, stops=(END,)):
     """{ids: (score, log-probability)} of all texts after the prompt that end within NEW tokens, by the full forward."""
     texts = np.array(list(itertools.product(range(VOCABULARY), repeat=NEW)))
     read = np.concatenate([np.tile(prompt, (len(texts), 1)), texts], axis=1)
@@ -89,8 +89,8 @@ def every_score(config, prompt, inputs, alpha):
     sums = np.take_along_axis(chances, texts[..., None], axis=-1)[..., 0].cumsum(axis=1)
     scores = {}
     for text, total in zip(texts.tolist(), sums):
-        if END in text:
-            length = text.index(END) + 1
+        length = next((place for place, token in enumerate(text, 1) if token in stops), None)
+        if length is not None:
             scores[tuple(text[:length])] = (total[length - 1] / ((5 + length) / 6) ** alpha, total[length - 1])
     return scores
 
@@ -121,11 +121,11 @@ def test_a_wide_beam_finds_the_best_continuations(config):
 def test_a_wide_beam_finds_the_best_targets(config):
     params = unstack_layers(make_params(config))
     found = jax.device_get(search(config, params, SOURCES, SEGMENTS, beam_size=WIDE, max_new_tokens=NEW, num_best=5,
-                                  length_penalty=0.8, target_start=(END,), stop_id=END,
+                                  length_penalty=0.8, target_start=(END, 2), stop_id=(1, END),
                                   vocabulary_size=VOCABULARY))
     for row in range(len(SOURCES)):
         inputs = {"source_BS": SOURCES[row], "source_segments_BS": SEGMENTS[row]}
-        assert_best(found, row, every_score(config, [END], inputs, 0.8))
+        assert_best(found, row, every_score(config, [END, 2], inputs, 0.8, stops=(1, END)))
 
 
 @pytest.mark.parametrize("config", [DECODERS["rope"], pytest.param(RECURRENT["lstm"], marks=pytest.mark.slow)],

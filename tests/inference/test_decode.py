@@ -140,10 +140,11 @@ def test_a_row_does_not_depend_on_the_others():
 
 
 def test_rows_stop_at_different_times_and_the_loop_with_the_last(monkeypatch):
-    # Reddens with: a loop that runs to the end, one that stops with the first row, a stop counted twice or not.
+    # Reddens with: a loop that runs to the end, one that stops with the first row, a stop counted twice or not, one of
+    # two stop ids that is not looked at.
     config = variant(width=20)
     free = uncached(config, prompts(6, 3), 40)
-    stop_id, steps = int(free[0, 9]), []
+    stop_id, steps = (int(free[0, 9]), int(free[1, 12])), []
 
     def counted(sampler, logits_BV, keys_B, history, **options):
         jax.debug.callback(lambda: steps.append(1))
@@ -153,17 +154,18 @@ def test_rows_stop_at_different_times_and_the_loop_with_the_last(monkeypatch):
     monkeypatch.setattr(sampling, "draw", counted)
     found = run(config, prompts(6, 3), 40, stop_id=stop_id)
     jax.effects_barrier()
-    stops = [int(np.argmax(row == stop_id)) if stop_id in row else None for row in free]
+    stops = [next((place for place, token in enumerate(row) if token in stop_id), None) for row in free.tolist()]
     assert len(set(stops)) > 2
     for row, stop in enumerate(stops):
         length = 40 if stop is None else stop + 1
         assert found.lengths_B[row] == length and found.stopped_B[row] == (stop is not None)
-        assert found.ids_BT[row].tolist() == [*free[row, :length].tolist(), *[stop_id] * (40 - length)]
+        assert found.ids_BT[row].tolist() == [*free[row, :length].tolist(), *[stop_id[0]] * (40 - length)]
     assert len(steps) == found.lengths_B.max()
 
     steps.clear()
     ending = [row for row, stop in enumerate(stops) if stop is not None][:2]
     found = run(config, prompts(6, 3)[ending], 40, stop_id=stop_id)
+    assert set(found.ids_BT[np.arange(2), found.lengths_B - 1].tolist()) <= set(stop_id)
     jax.effects_barrier()
     assert len(steps) == found.lengths_B.max() < 40
 

@@ -71,7 +71,7 @@ def random_request(rng: np.random.Generator, **fields) -> Request:
     return Request(**{
         "prompt_ids": tuple(prompt), "max_new_tokens": int(rng.integers(1, 36)),
         "sampler": SAMPLERS[rng.integers(len(SAMPLERS))], "seed": int(rng.integers(-5, 2 ** 40)),
-        "index": int(rng.integers(4)), "stop_id": 0 if kind in (0, 3, 4) else None,
+        "index": int(rng.integers(4)), "stop_id": {0: 0, 3: (0, 5), 4: (7, 0)}.get(kind),
         "stop": stop_string() if kind in (1, 3) else None, "constraint": constraint() if kind in (2, 4) else None,
         "alternatives": [None, None, 0, 3, 20][rng.integers(5)], **fields})
 

@@ -158,7 +158,8 @@ def test_a_request_that_can_never_run_is_refused():
     engine = storm.make_engine(num_pages=5)
     for fields, message in [
         ({"prompt_ids": ()}, "prompt is empty"), ({"prompt_ids": (13,)}, "prompt id 13 is outside"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"), ({"stop_id": 13}, "stop_id 13"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"), ({"stop_id": (1, 13)}, "stop_id 13"),
+        ({"stop_id": tuple(range(9))}, "at most 8"),
         ({"alternatives": 21}, "alternatives is 21"), ({"seed": 2 ** 63}, "a seed has 64 bits"),
         ({"max_new_tokens": 90}, "are more than 96"), ({"max_new_tokens": 20}, "needs 6 pages of 4 tokens"),
         ({"sampler": Sampler(banned=tuple(range(1000)))}, "banned"),

@@ -78,9 +78,10 @@ def test_the_answer_is_generates(architecture, sampler):
 def test_stop_strings_and_constraints_are_generates(architecture):
     config = storm.CONFIGS[architecture]
     for name, automaton in (("stop", storm.stop_string()), ("constraint", storm.constraint())):
-        request = Request((3, 5), 20, Sampler(), seed=4, stop_id=0, **{name: automaton})
+        request = Request((3, 5), 20, Sampler(), seed=4, stop_id=(6, 0), **{name: automaton})
         answer = storm.alone(config, request)
         expected = generate(config, storm.make_params(config), np.array([[3, 5]]), max_new_tokens=20, sampler=Sampler(),
-                            key=jax.random.key(4), vocabulary_size=storm.VOCABULARY, stop_id=0, **{name: automaton})
+                            key=jax.random.key(4), vocabulary_size=storm.VOCABULARY, stop_id=(6, 0),
+                            **{name: automaton})
         assert answer.ids == expected.ids_BT[0, :expected.lengths_B[0]].tolist()
         assert len(answer.ids) > 1
