@@ -104,13 +104,13 @@ def test_logits_layers_gradients_targets_and_the_way_back_are_theirs(family: str
     parity.check_encoder_decoder(made(family, fields), use_cache=not deeper)
 
 
-# As their tokenizers and generation configs have it.
+# A shape, a seed with which answers differ, and the rest as tokenizers and generation configs have it.
 ANSWERS = {
-    "T5": ("version 1.1", SpecialIds(source_end=(1,), target_start=(0,), stop=(1,)), {}, {"pad_token_id": 0}),
-    "Bart": ("more in the encoder, scaled",
+    "T5": ("version 1.1", 4, SpecialIds(source_end=(1,), target_start=(0,), stop=(1,)), {}, {"pad_token_id": 0}),
+    "Bart": ("more in the encoder, scaled", 17,
              SpecialIds(source_start=(0,), source_end=(2,), target_start=(2, 0), stop=(2,)),
              {"force_end": True}, {"pad_token_id": 1, "forced_bos_token_id": 0, "forced_eos_token_id": 2}),
-    "Marian": ("shared", SpecialIds(source_end=(0,), target_start=(49,), stop=(0,)),
+    "Marian": ("shared", 13, SpecialIds(source_end=(0,), target_start=(49,), stop=(0,)),
                {"force_end": True, "banned": (49,)},
                {"pad_token_id": 49, "forced_eos_token_id": 0, "bad_words_ids": [[49]]}),
 }
@@ -122,14 +122,15 @@ def talkative(family: str) -> tuple[Any, parity.Ours]:
     """A model whose answers are not one token again and again, and what is taken over of it. Its padding is likely."""
     import torch
 
-    model = made(family, FAMILIES[family][0][ANSWERS[family][0]])
+    shape, seed, *_ = ANSWERS[family]
+    model, generator = made(family, FAMILIES[family][0][shape]), torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and weight.ndim > 1:
+                weight.normal_(generator=generator).mul_(weight.shape[-1] ** -0.5 * (3 if ".fc" in name else 1))
+            elif "norm.bias" in name:
+                weight.zero_()
         if family != "T5":
-            for layer in model.get_decoder().layers:
-                layer.fc1.weight.mul_(3)
-                layer.fc2.weight.mul_(3)
-                for norm in (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm):
-                    norm.bias.zero_()
             model.final_logits_bias.zero_()
         if family == "Bart":
             model.get_decoder().embed_positions.weight.mul_(6)
@@ -146,6 +147,7 @@ def theirs(model: Any, rows: list[np.ndarray], **options: Any) -> np.ndarray:
     source_BS, mask_BS = np.zeros((2, len(rows), max(map(len, rows))), np.int64)
     for number, row in enumerate(rows):
         source_BS[number, :len(row)], mask_BS[number, :len(row)] = row, 1
+    model.generation_config = GenerationConfig()  # Else it fills in what is not given here.
     with torch.no_grad():
         return model.generate(
             torch.tensor(source_BS), attention_mask=torch.tensor(mask_BS), generation_config=GenerationConfig(
@@ -159,7 +161,7 @@ def test_answers_are_those_of_generate(family: str, beam_size: int) -> None:
     """Starts, a forced beginning, a forced end, bans and several ends; without any of them it reddens. A beam's scores
     are sums in both where neither has a length penalty, and transformers' beam with early_stopping ends as ours does.
     """
-    _, special, decoding, options = ANSWERS[family]
+    _, _, special, decoding, options = ANSWERS[family]
     model, taken = talkative(family)
     rng = np.random.default_rng(0)
     sources = [rng.integers(3, 49, length).astype(np.int32) for length in (3, 8, 5, 7, 4, 6)]
