@@ -119,7 +119,6 @@ def test_windows_without_the_whole_answer_point_to_the_start():
 ])
 def test_shared_words_are_marked(question, context, words):
     # Reddens where parts of words match, capitals do not, or a lone Chinese character does.
-    ids = np.frombuffer(context.encode(), np.uint8).astype(np.int32)
     spans = ByteTokenizer(True).spans(context)
     marked = task.shared_tokens(question, context, spans)
     found = b"".join(bytes([byte]) if mark else b" " for byte, mark in zip(context.encode(), marked)).decode()

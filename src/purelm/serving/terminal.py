@@ -62,7 +62,6 @@ class Session:
         self._automata = Automata(run.tokenizer, run.tokenizer.vocabulary_size)
         self._engine = _engine_of(run, settings.max_new_tokens)
         self._beginning, self._text, self._index = "", "", 0
-        self._chats = has_template(run.config, run.tokenizer)
         self._messages: list[dict[str, str]] = []
         self._ticket: Ticket | None = None
 
@@ -85,6 +84,10 @@ class Session:
             return False
         self._engine.cancel(self._ticket)
         return True
+
+    @property
+    def _chats(self) -> bool:
+        return has_template(self._run.config, self._run.tokenizer)
 
     def _command(self, name: str, *rest: str) -> None:
         if name == "/again" and self._messages:
