@@ -255,8 +255,12 @@ def test_tiktoken_is_its_library(tmp_path):
     assert ours.vocabulary_size == theirs.n_vocab == 756
 
 
-def test_patterns_are_tiktokens(monkeypatch):
+def test_patterns_are_the_published_ones(monkeypatch):
+    import inspect
+
     from tiktoken_ext import openai_public
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+    from transformers.models.qwen2 import tokenization_qwen2
 
     from purelm.data.tokenizers.imported_tiktoken import PATTERNS, usual_special_tokens
 
@@ -266,3 +270,5 @@ def test_patterns_are_tiktokens(monkeypatch):
         found = getattr(openai_public, name)()
         ours = name.removesuffix("_base")
         assert PATTERNS[ours] == found["pat_str"] and usual_special_tokens(ours, size) == found["special_tokens"]
+    assert PATTERNS["llama3"] == inspect.signature(TikTokenConverter).parameters["pattern"].default
+    assert PATTERNS["qwen"] == tokenization_qwen2.PRETOKENIZE_REGEX

@@ -144,7 +144,7 @@ class ImportedTokenizer(Tokenizer):
 
 def packed(content: bytes) -> str:
     """Bytes as they stand in JSON: compressed, in base64."""
-    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(content, 6)).decode("ascii")
 
 
 def unpacked(text: str) -> bytes:

@@ -40,8 +40,11 @@ class HuggingFaceTokenizer(ImportedTokenizer):
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
         """Takes special tokens in a text for text."""
-        content = without_spellable_specials(json.loads(self._json_text()))
-        backend = open_backend(json.dumps(content), self.settings.options["added_tokens"])
+        text = self._json_text()
+        content = json.loads(text)
+        changed = without_spellable_specials(content)
+        backend = open_backend(text if changed is content else json.dumps(changed),
+                               self.settings.options["added_tokens"])
         backend.encode_special_tokens = True
         return backend
 

@@ -88,7 +88,9 @@ class SentencePieceTokenizer(ImportedTokenizer):
         return {number: text for text, number in self.settings.special_tokens.items()}
 
     def _decode(self, ids: list[int]) -> str:
-        """The text up to the first special token is the library's; after it no space is taken away."""
+        """The text up to the first special token is the library's; after it no space is taken away. Ids between the
+        model's and added ones that stand for nothing are left out."""
+        ids = [number for number in ids if number in self._text_of_special or number < self._model.get_piece_size()]
         length = next((place for place, number in enumerate(ids) if number in self._text_of_special), len(ids))
         return self._model.decode(ids[:length]) + self._text_after(ids[length:])
 

@@ -89,9 +89,13 @@ def _from_json(folder: pathlib.Path, described: Described, task: str, model_type
     # transformers adds what tokenizer_config.json knows beyond tokenizer.json.
     added = [{"id": token.id, "content": token.content, **token.fields} for token in described.added
              if known.token_to_id(token.content) is None]
-    backend = open_backend(content, added, folder)
+    backend = open_backend(content, added, folder) if added else known
     vocabulary = backend.get_vocab(with_added_tokens=True)
     special = {token.content: number for number, token in backend.get_added_tokens_decoder().items() if token.special}
+    if text is None:
+        # A usual name may be an ordinary piece of another vocabulary.
+        described = described._replace(named={key: name for key, name in described.named.items()
+                                              if key in described.told or name in special})
     special |= _in_vocabulary([*described.named.values(), *described.extra_special], vocabulary)
     frame = _told_frame(described, vocabulary) or frames.frame_of(backend)
     clean_up = flag(described.config, "clean_up_tokenization_spaces", False)
@@ -180,6 +184,14 @@ def _told_frame(described: Described, vocabulary: Mapping[str, int]) -> frames.F
         and described.named[name] in vocabulary else None for name in ("bos_token", "eos_token")))
 
 
+def _named_by_id(fields: Mapping[str, Any], special: Mapping[str, int]) -> dict[str, str]:
+    """What config.json knows by id alone."""
+    texts = {number: text for text, number in special.items()}
+    names = ("bos_token", "eos_token", "pad_token", "sep_token")
+    return {name: texts[fields[f"{name}_id"]] for name in names
+            if isinstance(fields.get(f"{name}_id"), int) and fields[f"{name}_id"] in texts}
+
+
 def _in_vocabulary(texts: Sequence[str], vocabulary: Mapping[str, int]) -> dict[str, int]:
     return {text: vocabulary[text] for text in texts if text in vocabulary}
 
@@ -187,7 +199,8 @@ def _in_vocabulary(texts: Sequence[str], vocabulary: Mapping[str, int]) -> dict[
 def _made(kind: type[ImportedTokenizer], folder: pathlib.Path, names: Sequence[str], described: Described, task: str,
           model_type: str, fields: Mapping[str, Any], frame: frames.Frame, special: Mapping[str, int], size: int,
           options: Mapping[str, Any], *, clean_up: bool = False) -> Any:
-    named_tokens = {name: text for name, text in described.named.items() if text in special}
+    named_tokens = {**_named_by_id(fields, special),
+                    **{name: text for name, text in described.named.items() if text in special}}
     named = {name: special[text] for name, text in named_tokens.items()}
     settings = ImportedSettings(
         vocabulary_size=size,

@@ -40,11 +40,12 @@ class AddedToken(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What the files say: `config` is tokenizer_config.json ({} without one); `named` are the texts of bos_token, ...;
-    `added` in the order of ids."""
+    """What the files say: `config` is tokenizer_config.json ({} without one); `named` are the texts of bos_token, ...,
+    of which a file has those in `told` and the others are the family's usual ones; `added` in the order of ids."""
 
     config: dict[str, Any]
     named: dict[str, str]
+    told: frozenset[str]
     added: list[AddedToken]
     extra_special: list[str]
     chat_template: str | None
@@ -66,7 +67,8 @@ def describe(folder: pathlib.Path, model_type: str) -> Described:
             if key in content and content[key]:
                 values = content[key].values() if isinstance(content[key], dict) else content[key]
                 extra += [_text(value, folder / name, key) for value in values]
-    return Described(config, named, _added(folder, config), list(dict.fromkeys(extra)), _template(folder, config))
+    told = frozenset(key for key in _NAMES for content in (special_map, config) if key in content)
+    return Described(config, named, told, _added(folder, config), list(dict.fromkeys(extra)), _template(folder, config))
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
