@@ -26,6 +26,9 @@ DTYPE = flags.DEFINE_enum("dtype", "auto", ["auto", "float32", "bfloat16", "floa
 CONTEXT_LENGTH = flags.DEFINE_integer("context_length", None, "--from_hf: fewer tokens than the checkpoint's own, for "
                                       "a smaller cache", lower_bound=1)
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "--from_hf: a folder with the tokenizer, if it is another")
+TASK = flags.DEFINE_enum("task", None, ["classification", "tagging", "extractive_qa"], "--from_hf: begin this task "
+                         "from an encoder that was published for another; its head is drawn")
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "--task: classes or tags (default: 2)", lower_bound=2)
 FAMILY = flags.DEFINE_string("family", None, "--to_hf: the family to write, where several can hold the model")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "--to_hf: latest, best (by validation loss) or a step")
 MAX_SHARD = flags.DEFINE_float("max_shard", 5.0, "--to_hf: gigabytes of a file of weights", lower_bound=0.001)
@@ -51,13 +54,16 @@ def main() -> None:
 def _refuse_other_flags() -> None:
     from purelm.errors import UserError
 
-    of_export, of_import = ("family", "checkpoint", "max_shard"), ("revision", "context_length", "tokenizer")
+    of_export, of_import = ("family", "checkpoint", "max_shard"), ("revision", "context_length", "tokenizer", "task",
+                                                                   "num_classes")
     for name in of_export if FROM_HF.value is not None else of_import:
         if cli.FLAGS[name].present:
             right = "--to_hf" if name in of_export else "--from_hf"
             raise UserError(f"--{name} is of {right}: leave it out")
     if FROM_HF.value is not None and DTYPE.value == "float16":
         raise UserError("--dtype=float16: no model computes in it here; give float32 or bfloat16")
+    if NUM_CLASSES.value is not None and TASK.value is None:
+        raise UserError("--num_classes has no effect without --task: leave it out")
 
 
 def _import() -> None:
@@ -65,7 +71,8 @@ def _import() -> None:
 
     with cli.bytes_bar("importing") as progress:
         done = import_checkpoint(FROM_HF.value, WORKDIR.value, revision=REVISION.value, dtype=DTYPE.value,
-                                 context_length=CONTEXT_LENGTH.value, tokenizer_from=TOKENIZER.value, progress=progress)
+                                 context_length=CONTEXT_LENGTH.value, tokenizer_from=TOKENIZER.value, task=TASK.value,
+                                 num_classes=NUM_CLASSES.value, progress=progress)
     fields, config = done.checkpoint.fields, done.config
     pinned = "" if done.revision is None else f" at {done.revision}"
     print(f"{FROM_HF.value}{pinned}: {fields['architectures'][0]} ({fields['model_type']}), "

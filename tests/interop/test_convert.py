@@ -216,3 +216,29 @@ def test_parameters_are_float32_of_the_same_value_whatever_the_file(gpt2, folder
     params = load_run(str(gpt2[2])).params
     theirs = gpt2[0].state_dict()["transformer.h.1.mlp.c_fc.weight"].numpy()
     np.testing.assert_array_equal(np.asarray(params["layers"]["feed_forward"]["up"]["kernel"][1]), theirs)
+
+
+def test_a_pretrained_encoder_begins_another_task(gpt2, folder, tmp_path):
+    """Reddens where the pooler is drawn anew, the new head is not, or another head is taken for an unknown tensor."""
+    transformers.set_seed(0)
+    tokenizer = published.bert_classifier(tmp_path / "source")[1]
+    model = transformers.BertForPreTraining(transformers.BertConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=40)).eval()
+    shutil.rmtree(tmp_path / "source")
+    model.save_pretrained(tmp_path / "source")
+    tokenizer.save_pretrained(tmp_path / "source")
+    done = import_checkpoint(str(tmp_path / "source"), str(tmp_path / "run"), task="classification", num_classes=5)
+    assert any("drawn at random: classifier/output/bias, classifier/output/kernel" in note or
+               "drawn at random: classifier/output/kernel, classifier/output/bias" in note for note in done.notes)
+    run = load_run(str(tmp_path / "run"))
+    classifier = run.params["classifier"]
+    np.testing.assert_array_equal(classifier["transform"]["kernel"], model.bert.pooler.dense.weight.detach().numpy().T)
+    assert classifier["output"]["kernel"].shape == (32, 5) and np.std(classifier["output"]["kernel"]) > 0.01
+    export_run(str(tmp_path / "run"), str(tmp_path / "out"))
+    back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        pooled = [found(**tokenizer("to be", return_tensors="pt")).pooler_output for found in (model.bert, back.bert)]
+    torch.testing.assert_close(*pooled)
+    with pytest.raises(UserError, match="--task=classification: a head can be drawn for encoders alone"):
+        import_checkpoint(str(folder / "gpt2"), str(tmp_path / "no"), task="classification")

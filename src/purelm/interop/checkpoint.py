@@ -18,6 +18,8 @@ from purelm.interop.checkpoint_files import Stored, open_weights, read_exactly, 
 from purelm.interop.families import family_of
 from purelm.interop.fields import Fields
 from purelm.interop.mapping import Tensor, lines_by_name
+from purelm.interop.new_heads import HEADS, for_task, other_heads
+from purelm.interop.task_parameters import task_shapes
 
 _FLOATS = ("float32", "float16", "bfloat16")
 _SAME_BYTES = 64 << 20
@@ -38,6 +40,8 @@ class Checkpoint:
       files: where each tensor of the table lies, by the table's names.
       names: of these, the names in the files.
       others: tensors that are not read, by their names in the files: known ones, and copies of tied ones.
+      drawn: paths of parameters that no file has: of the head of a task that the checkpoint was not made for.
+      retasked: whether the task is another than the checkpoint's own.
     """
 
     folder: pathlib.Path
@@ -50,10 +54,17 @@ class Checkpoint:
     files: dict[str, Stored]
     names: dict[str, str]
     others: dict[str, Stored]
+    drawn: tuple[str, ...]
+    retasked: bool
 
 
-def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
+def open_checkpoint(folder: pathlib.Path, task: str | None = None, num_classes: int | None = None) -> Checkpoint:
     """The checkpoint in a folder, all of it checked but the numbers.
+
+    Args:
+      folder: with config.json and weights.
+      task: to begin from it another than its own, such as classification from a pretrained encoder; None is its own.
+      num_classes: of such a task.
 
     Raises:
       UserError: an unknown family, class, option or tensor, one that is missing, or a file that is damaged.
@@ -63,27 +74,45 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     if "model_type" not in values:
         raise UserError(f"{where}: has no model_type; give the folder that save_pretrained wrote")
     family = family_of(values["model_type"], where)
-    task = _task(values, family, where)
+    retasked = task is not None
+    if retasked:
+        values = for_task(values, family, task, num_classes, where)
+    task = task or _task(values, family, where)
     model = read_model(family, values, task, where)
-    labels = _labels(values, task, where)
     tensors = family.tensors(model, task)
     found = open_weights(folder)
-    from purelm.interop.task_parameters import task_shapes
-
     wanted = lines_by_name(tensors, task_shapes(model, task))
     tied = family.aliases(model, task)
-    names = {table_name(family, name, wanted.keys() | tied.keys()): name for name in found}
+    names = _names(family, found, wanted.keys() | tied.keys(), folder)
     files = {name: found[names[name]] for name in wanted if name in names}
-    _check_missing(folder, [name for name in wanted if name not in files], found)
+    missing = {name: lines for name, lines in wanted.items() if name not in files}
+    drawn = ()
+    if retasked and all(tensor.ours.startswith(HEADS) for lines in missing.values() for tensor, _ in lines):
+        drawn, missing = tuple(tensor.ours for lines in missing.values() for tensor, _ in lines), {}
+    _check_missing(folder, list(missing), found)
     others = {name: in_file for name, in_file in names.items() if name not in files}
-    _check_others(family, tied, files, {name: found[in_file] for name, in_file in others.items()})
+    known = other_heads(family, values, where) if retasked else ()
+    _check_others(family, tied, files, {name: found[in_file] for name, in_file in others.items()}, known)
     for name, stored in files.items():
         if stored.dtype.name not in _FLOATS:
             raise UserError(f"{stored.file}: tensor {name} is {stored.dtype.name}, which is no type of parameters; "
                             f"one of {', '.join(_FLOATS)} can be taken over")
     return Checkpoint(
-        folder, family, values, task, model, labels, tensors, files, {name: names[name] for name in files},
-        {in_file: found[in_file] for in_file in others.values()})
+        folder, family, values, task, model, _labels(values, task, where), tensors, files,
+        {name: names[name] for name in files}, {in_file: found[in_file] for in_file in others.values()}, drawn,
+        retasked)
+
+
+def _names(family: ModuleType, found: Mapping[str, Stored], known: Collection[str], folder: pathlib.Path,
+           ) -> dict[str, str]:
+    """The table's name of each tensor in the files -> its name there."""
+    names: dict[str, str] = {}
+    for in_file in found:
+        name = table_name(family, in_file, known)
+        if name in names:
+            raise UserError(f"{folder}: tensors {names[name]} and {in_file} are both {name}; take one of them out")
+        names[name] = in_file
+    return names
 
 
 def table_name(family: ModuleType, name: str, known: Collection[str]) -> str:
@@ -146,16 +175,21 @@ def _check_missing(folder: pathlib.Path, missing: list[str], found: Mapping[str,
 
 
 def _check_others(family: ModuleType, tied: Mapping[str, str], files: Mapping[str, Stored],
-                  others: Mapping[str, Stored]) -> None:
+                  others: Mapping[str, Stored], known: Collection[str]) -> None:
     """Raises UserError for a tensor that nothing knows, and for one that differs from what it is tied to."""
     for name, stored in others.items():
         if name in tied:
             if not same_bytes(stored, files[tied[name]]):
                 raise UserError(f"{stored.file}: tensor {name} differs from {tied[name]}, to which config.json ties "
                                 "it; only one of the two can be read: set tie_word_embeddings to what is right")
-        elif not any(re.fullmatch(pattern, name.removeprefix(family.BASE)) for pattern in family.KEPT):
+        elif name not in known and not is_kept(family, name):
             raise UserError(f"{stored.file}: tensor {name} is known to nothing of this model"
                             f"{did_you_mean(name, files)}; the files are of another class than config.json names")
+
+
+def is_kept(family: ModuleType, name: str) -> bool:
+    """Whether a tensor is known, and known not to be read."""
+    return any(re.fullmatch(pattern, name.removeprefix(family.BASE)) for pattern in family.KEPT)
 
 
 def same_bytes(one: Stored, other: Stored) -> bool:

@@ -15,7 +15,7 @@ from purelm.config import Config, ModelConfig, resolve_model
 from purelm.config.shapes import TRANSFORMERS
 from purelm.errors import UserError
 from purelm.interop.checkpoint_files import Writer
-from purelm.interop.choosing import differences, folded
+from purelm.interop.choosing import differences, export_task, folded
 from purelm.interop.export_plan import Plan, make_plan
 from purelm.interop.generation import generation_fields
 from purelm.interop.importing import KEPT, TENSORS
@@ -168,7 +168,7 @@ def _write_small(partial: pathlib.Path, run: RunFolder, config: Config, tokenize
         generation = generation_fields(tokenizer, config, plan.config)
         if generation is not None:
             _write_json(partial / "generation_config.json", generation)
-        write_tokenizer_files(tokenizer, partial)
+        write_tokenizer_files(tokenizer, partial, export_task(config.task.name, config.model))
     write_atomically(partial / "README.md", model_card(run, config, plan.choice.architecture, step))
 
 

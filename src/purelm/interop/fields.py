@@ -129,8 +129,10 @@ def activation_name(feed_forward: str) -> str | None:
             "squared_relu": "relu2"}.get(plain)
 
 
-def rope(fields: Fields, default_base: float, context_length: int) -> dict[str, Any]:
+def rope(fields: Fields, default_base: float, context_length: int, *, partial: bool = False) -> dict[str, Any]:
     """Fields of ModelConfig for rope_parameters (transformers 5), or rope_theta and rope_scaling (before).
+
+    partial: the family reads partial_rotary_factor by itself; of others it has to be 1.
 
     Raises:
       UserError: a kind of scaling that there is no switch for, or a field of it that is not known.
@@ -139,15 +141,19 @@ def rope(fields: Fields, default_base: float, context_length: int) -> dict[str, 
     scaling = fields.take("rope_scaling", None, dict)
     base = fields.take("rope_theta", None, (int, float))
     return rope_of({**(scaling or {}), **(parameters or {})}, fields, base if base is not None else default_base,
-                   context_length)
+                   context_length, partial=partial)
 
 
-def rope_of(values: Mapping[str, Any], fields: Fields, default_base: float, context_length: int) -> dict[str, Any]:
-    """Fields of ModelConfig for one dictionary of rope_parameters."""
+def rope_of(values: Mapping[str, Any], fields: Fields, default_base: float, context_length: int, *,
+            partial: bool = False) -> dict[str, Any]:
+    """Fields of ModelConfig for one dictionary of rope_parameters; see `rope`."""
     inner = Fields(values, f"{fields.where}: rope_parameters")
     kind = inner.take("rope_type", inner.take("type", "default"))  # The latter before transformers 4.45.
     result: dict[str, Any] = {"positions": "rope", "rope_base": inner.number("rope_theta", default_base)}
-    inner.ignore("partial_rotary_factor")
+    if partial:
+        inner.ignore("partial_rotary_factor")
+    else:
+        inner.require("partial_rotary_factor", 1.0, "a part of each head cannot be rotated in this family")
     if kind in ("linear", "llama3", "yarn"):
         result |= {"rope_scaling": kind, "rope_scaling_factor": inner.number("factor")}
     elif kind != "default":

@@ -27,6 +27,8 @@ from purelm.interop.checkpoint import Checkpoint, open_checkpoint
 from purelm.interop.checkpoint_files import Stored, Writer, read_json, read_tensor
 from purelm.interop.generation import WRITING, decoding_of
 from purelm.interop.hub import resolve
+from purelm.interop.mapping import leaves_of, nested
+from purelm.interop.new_heads import draw
 from purelm.interop.placing import stream_params
 from purelm.interop.task_parameters import in_type, task_shapes
 from purelm.training.run_folder import RunFolder, write_atomically, write_start
@@ -56,7 +58,8 @@ class Imported:
 
 def import_checkpoint(
     name: str, workdir: str, *, revision: str | None = None, dtype: str = "auto", context_length: int | None = None,
-    tokenizer_from: str | None = None, progress: Callable[[int, int], None] | None = None,
+    tokenizer_from: str | None = None, task: str | None = None, num_classes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
     """Makes a run folder of a published checkpoint, whole or not at all.
 
@@ -67,6 +70,8 @@ def import_checkpoint(
       dtype: of parameters and activations: float32, bfloat16, or auto, which is bfloat16 where all tensors are.
       context_length: where the positions are not learned, in place of the checkpoint's, for a smaller cache.
       tokenizer_from: a folder with the tokenizer's files, where they are not beside the weights.
+      task: to begin another than the checkpoint's own; what its head lacks is drawn.
+      num_classes: of such a task; None is 2.
       progress: called with (bytes placed, bytes in all).
 
     Raises:
@@ -74,7 +79,7 @@ def import_checkpoint(
     """
     target = _free_folder(workdir)
     source = resolve(name, revision)
-    checkpoint = open_checkpoint(source.folder)
+    checkpoint = open_checkpoint(source.folder, task, num_classes)
     model = _with_length(_in_types(checkpoint, dtype), context_length)
     fields = _with_generation(checkpoint)
     tokenizer = _tokenizer(checkpoint, fields, pathlib.Path(tokenizer_from or source.folder), model)
@@ -92,7 +97,11 @@ def import_checkpoint(
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    kept = tuple(sorted(checkpoint.others))
+    kept = () if checkpoint.retasked else tuple(sorted(checkpoint.others))
+    if checkpoint.drawn:
+        notes.append(f"in no file, and so drawn at random: {', '.join(checkpoint.drawn)}")
+    if checkpoint.retasked and checkpoint.others:
+        notes.append(f"of other heads, and so left out: {', '.join(sorted(checkpoint.others))}")
     return Imported(RunFolder(target), checkpoint, config, num_parameters, kept, source.revision,
                     tuple(notes))
 
@@ -167,9 +176,10 @@ def _run_config(checkpoint: Checkpoint, model: ModelConfig, tokenizer: Any, deco
 def _write_run(partial: pathlib.Path, checkpoint: Checkpoint, config: Config, tokenizer: Any, name: str,
                revision: str | None, progress: Callable[[int, int], None] | None) -> int:
     folder = RunFolder(partial)
-    originals = partial / ORIGINALS
-    originals.mkdir()
-    _keep_originals(checkpoint, originals)
+    if not checkpoint.retasked:
+        originals = partial / ORIGINALS
+        originals.mkdir()
+        _keep_originals(checkpoint, originals)
     tokenizer.save(folder.tokenizer)
     data = {"tokenizer": tokenizer.fingerprint,
             "imported": {"from": name, "revision": revision, "model_type": checkpoint.fields["model_type"],
@@ -205,7 +215,14 @@ def place_params(checkpoint: Checkpoint, model: ModelConfig, shardings: Any = No
         if progress is not None:
             progress(done, total)
 
-    return stream_params(checkpoint.tensors, shapes, checkpoint.files, progress=advance)
+    drawn = checkpoint.drawn
+    placed = dict(leaves_of(stream_params(
+        [tensor for tensor in checkpoint.tensors if tensor.ours not in drawn],
+        nested({path: leaf for path, leaf in leaves_of(shapes) if path not in drawn}), checkpoint.files,
+        progress=advance)))
+    if drawn:
+        placed |= draw(model, checkpoint.task, drawn)
+    return nested(placed)
 
 
 def _save_params(folder: RunFolder, params: Any) -> None:

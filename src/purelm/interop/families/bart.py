@@ -26,9 +26,11 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     fields.require("static_position_embeddings", False, "must be false: positions are learned")
     fields.require("extra_pos_embeddings", 2, "positions start at row 2 of their table", default=2)
     fields.require("tie_word_embeddings", True, "an output layer of its own cannot be taken over")
+    # The class without an output layer, of which BART's own checkpoints are, has no bias for it.
+    has_bias = fields.take("architectures", None) != ["BartModel"]
     fields.finish()
     return changes | {"positions": "learned", "position_offset": 2, "embedding_norm": True, "tied_embeddings": True,
-                      "shared_embeddings": True}
+                      "shared_embeddings": True, "head_bias": has_bias}
 
 
 def read_stacks(fields: Fields, vocabulary_size: int) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def read_stacks(fields: Fields, vocabulary_size: int) -> dict[str, Any]:
         "encoder_layers": None if layers == decoder_layers else layers, "width": width, "num_heads": heads,
         "feed_forward": activation(fields, "activation_function", "gelu"),
         "feed_forward_width": hidden, "norm": "layer_norm", "norm_place": "post", "norm_epsilon": 1e-5, "bias": True,
-        "head_bias": True, "head_scale": "one", "embedding_scale": "sqrt_width" if scaled else "one",
+        "head_scale": "one", "embedding_scale": "sqrt_width" if scaled else "one",
         "embedding_dropout": dropout, "residual_dropout": dropout,
         "attention_dropout": fields.number("attention_dropout", 0.0),
         "feed_forward_dropout": fields.number("activation_dropout", 0.0)}
@@ -92,12 +94,13 @@ def tensors(model: ModelConfig, task: str) -> list[Tensor]:
                  for ours, theirs in (("encoder/", "encoder"), ("", "decoder"))]
     norms = [line for ours, theirs in (("encoder/", "encoder"), ("", "decoder"))
              for line in norm(f"{ours}embedding_norm", f"model.{theirs}.layernorm_embedding", bias=True)]
-    return [Tensor("embedding/embedding", "model.shared.weight"), *positions, *norms, *stacks()]
+    return [Tensor("embedding/embedding", "model.shared.weight"), *positions, *norms,
+            *stacks(model.head_bias)]
 
 
-def stacks() -> list[Tensor]:
+def stacks(head_bias: bool) -> list[Tensor]:
     """The layers of both stacks and the bias of the output layer, of BART and Marian."""
-    table = [Tensor("head/bias", "final_logits_bias", row=True)]
+    table = [Tensor("head/bias", "final_logits_bias", row=True)] if head_bias else []
     for ours, theirs in (("encoder/layers", "model.encoder.layers.{}"), ("layers", "model.decoder.layers.{}")):
         sublayers = {"attention": "self_attn"} | ({"cross_attention": "encoder_attn"} if ours == "layers" else {})
         for name, their in sublayers.items():

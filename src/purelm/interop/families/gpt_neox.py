@@ -36,7 +36,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
         "num_heads": heads, "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "hidden_act", "gelu"),
         "feed_forward_width": fields.size("intermediate_size", 24_576),
-        **rope(fields, fields.number("rotary_emb_base", 10_000), context_length),
+        **rope(fields, fields.number("rotary_emb_base", 10_000), context_length, partial=True),
         "rope_fraction": _rope_fraction(fields, width // heads), "norm": "layer_norm", "norm_place": "pre",
         "norm_scale": True, "norm_offset": False,
         "norm_epsilon": fields.number("layer_norm_eps", 1e-5), "embedding_norm": False,

@@ -110,7 +110,8 @@ def write_common(model: ModelConfig, *, activation_field: str = "hidden_act") ->
         "intermediate_size": feed_forward_width(model), activation_field: activation_name(model.feed_forward),
         "rms_norm_eps": model.norm_epsilon, "tie_word_embeddings": model.tied_embeddings,
         "attention_dropout": model.attention_dropout, "initializer_range": model.initialization_stddev,
-        "rope_parameters": write_rope(model),
+        # The second is what readers of before transformers 5 know.
+        "rope_parameters": write_rope(model), "rope_theta": model.rope_base,
     }
 
 

@@ -36,7 +36,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     fields.ignore("decoder_vocab_size")
     fields.finish()
     return changes | {"positions": "sinusoidal", "sinusoidal_halves": True, "embedding_norm": False,
-                      "tied_embeddings": tied, "shared_embeddings": shared}
+                      "tied_embeddings": tied, "shared_embeddings": shared, "head_bias": True}
 
 
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
@@ -52,11 +52,11 @@ def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
 def tensors(model: ModelConfig, task: str) -> list[Tensor]:
     """The table."""
     if model.shared_embeddings:
-        return [Tensor("embedding/embedding", "model.shared.weight"), *stacks()]
+        return [Tensor("embedding/embedding", "model.shared.weight"), *stacks(head_bias=True)]
     own = [Tensor("encoder/embedding/embedding", "model.encoder.embed_tokens.weight"),
            Tensor("embedding/embedding", "model.decoder.embed_tokens.weight")]
     head = [] if model.tied_embeddings else [Tensor("head/kernel", "lm_head.weight", transpose=True)]
-    return [*own, *head, *stacks()]
+    return [*own, *head, *stacks(head_bias=True)]
 
 
 def aliases(model: ModelConfig, task: str) -> dict[str, str]:
