@@ -89,7 +89,7 @@ def read_model(model_type: str, values: dict[str, Any], task: str, **changes: An
 
 
 def ours(model: Any) -> Ours:
-    """The model through its family's read_config, tensors and params_from."""
+    """The model through its family: read_config, tensors and params_from."""
     values = fields_of(model)
     model_type = values["model_type"]
     family = family_of(model_type, "config.json")
@@ -97,7 +97,7 @@ def ours(model: Any) -> Ours:
     classes = {"num_classes": model.config.num_labels} if task in ("classification", "tagging") else {}
     config = read_model(model_type, values, task, **classes)
     whole = Config(model=config, task=TaskConfig(name=task), training=TrainingConfig(num_steps=1))
-    validate(whole, recorded=True)
+    validate(whole)
     # What save_pretrained leaves out, being a default, must be understood as that default.
     assert read_model(model_type, json.loads(model.config.to_json_string()), task, **classes) == config
     tensors = family.tensors(config, task)
@@ -120,9 +120,8 @@ def check_way_back(model: Any, taken: Ours) -> None:
         assert written[source].dtype == array.dtype and written[source].shape == array.shape, name
         assert written[source].tobytes() == array.tobytes(), name
     assert written.keys() <= state.keys(), written.keys() - state.keys()
-    fields = taken.family.write_config(taken.config, taken.task)
+    fields = json.loads(json.dumps(taken.family.write_config(taken.config, taken.task)))
     model_type, classes = model.config.model_type, {"num_classes": taken.config.num_classes}
-    fields = json.loads(json.dumps(fields))
     assert read_model(model_type, fields, taken.task, **classes) == taken.config
     understood = json.loads(type(model.config)(**fields).to_json_string(use_diff=False))
     assert read_model(model_type, understood, taken.task, **classes) == taken.config
@@ -144,8 +143,7 @@ def padded_segments(length: int) -> np.ndarray:
 
 
 def positions_of(segments_BT: np.ndarray, positions: str) -> np.ndarray:
-    """int32 [B, T]: where positions is "columns" those of the padded row, else counted over its tokens (0 on padding).
-    """
+    """int32 [B, T]: those of the padded row where positions is "columns", else counted over its tokens."""
     if positions == "columns":
         return np.broadcast_to(np.arange(segments_BT.shape[1], dtype=np.int32), segments_BT.shape)
     return np.maximum(np.cumsum(segments_BT, axis=1) - 1, 0).astype(np.int32)
@@ -193,13 +191,13 @@ def check_forward(model: Any, taken: Ours, *, positions: str = "given", token_ty
     if positions == "own":  # RoBERTa knows padding by its id.
         tokens_BT = np.where(segments_BT > 0, tokens_BT, model.config.pad_token_id or 0).astype(np.int32)
     positions_BT = positions_of(segments_BT, positions)
-    rng = np.random.default_rng(1)
     inputs = {"positions_BT": positions_BT, "segments_BT": segments_BT}
     theirs = {"input_ids": tokens_BT, "attention_mask": segments_BT}
     if positions == "given":
         theirs["position_ids"] = positions_BT
     if token_types:
-        inputs["token_types_BT"] = rng.integers(0, taken.config.token_types, tokens_BT.shape).astype(np.int32)
+        types_BT = np.random.default_rng(1).integers(0, taken.config.token_types, tokens_BT.shape)
+        inputs["token_types_BT"] = types_BT.astype(np.int32)
         theirs["token_type_ids"] = inputs["token_types_BT"]
     labels = _labels(taken, segments_BT.astype(np.float32))
     output = with_layers(model, {name: torch.tensor(array).long() for name, array in theirs.items()})
@@ -241,8 +239,7 @@ def check_greedy(model: Any, taken: Ours, *, lengths: tuple[int, ...] = (4, 9, 6
 
     tokens_BT, lengths_B = draw_tokens(model, len(lengths), max(lengths), seed=3), np.array(lengths)
     assert max(lengths) + new_tokens <= taken.config.context_length, "what is written must fit the context"
-    right_BT = np.arange(max(lengths)) < lengths_B[:, None]
-    left_BT = right_BT[:, ::-1]
+    left_BT = (right_BT := np.arange(max(lengths)) < lengths_B[:, None])[:, ::-1]
     theirs_BT = np.repeat(tokens_BT[:, :1], max(lengths), axis=1)  # The penalty counts padding too.
     theirs_BT[left_BT] = tokens_BT[right_BT]
     _forget_stops(model)
@@ -288,12 +285,12 @@ def _check_two_stacks(model: Any, taken: Ours, positions: str) -> None:
 
     source_BS, target_BT = draw_tokens(model, 3, LENGTH), draw_tokens(model, 3, LENGTH - 2, seed=5)
     source_segments_BS, segments_BT = padded_segments(LENGTH)[::-1].copy(), padded_segments(LENGTH - 2)
-    labels = _labels(taken, segments_BT.astype(np.float32))
     theirs = {"input_ids": source_BS, "attention_mask": source_segments_BS, "decoder_input_ids": target_BT,
               "decoder_attention_mask": segments_BT}
     output = with_layers(model, {name: torch.tensor(array).long() for name, array in theirs.items()})
     inputs = {"positions_BT": positions_of(segments_BT, positions), "segments_BT": segments_BT}
     source = {"positions_BT": positions_of(source_segments_BS, positions), "segments_BT": source_segments_BS}
+    labels = _labels(taken, segments_BT.astype(np.float32))
     found, gradients = run_two_stacks(taken.config)(taken.params, source_BS, source, target_BT, inputs, labels)
     compare_layers("encoder layer", found["encoder_layers"], output.encoder_hidden_states, source_segments_BS > 0)
     compare_layers("decoder layer", found["layers"], output.decoder_hidden_states, segments_BT > 0)
