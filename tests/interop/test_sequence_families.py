@@ -263,6 +263,13 @@ def test_what_cannot_be_taken_over_is_named(model_type: str, values: dict[str, A
     assert f"{named}=" in str(raised.value) and "\n" not in str(raised.value)
 
 
+def test_bart_without_an_output_layer_has_no_bias_of_it() -> None:
+    """The class of BART's own checkpoints."""
+    model = read("bart", **BART_LARGE, architectures=["BartModel"])
+    assert not model.head_bias and "final_logits_bias" not in {
+        tensor.theirs for tensor in bart.tensors(model, "sequence_to_sequence")}
+
+
 def test_models_that_a_family_cannot_hold_are_not_written_as_it() -> None:
     for family, model in ((t5, presets.bart()), (bart, presets.t5()), (marian, presets.bart()), (bart, presets.gpt2()),
                           (t5, presets.t5(feed_forward="bilinear"))):

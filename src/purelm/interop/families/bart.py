@@ -28,7 +28,6 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     fields.require("tie_word_embeddings", True, "an output layer of its own cannot be taken over")
     # The class without an output layer, of which BART's own checkpoints are, has no bias for it.
     has_bias = fields.take("architectures", None) != ["BartModel"]
-    fields.finish()
     return changes | {"positions": "learned", "position_offset": 2, "embedding_norm": True, "tied_embeddings": True,
                       "shared_embeddings": True, "head_bias": has_bias}
 
@@ -68,9 +67,7 @@ def _of_both(fields: Fields, name: str, default: int) -> int:
 
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
     """Fields of config.json."""
-    if model.positions != "learned" or model.head_size not in (None, model.width // model.num_heads):
-        return None
-    return write_stacks(model)
+    return write_stacks(model) if model.positions == "learned" else None
 
 
 def write_stacks(model: ModelConfig) -> dict[str, Any] | None:

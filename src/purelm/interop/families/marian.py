@@ -34,7 +34,6 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     if fields.has("decoder_vocab_size"):
         fields.require("decoder_vocab_size", size, f"must be vocab_size={size}: both sides have one vocabulary here")
     fields.ignore("decoder_vocab_size")
-    fields.finish()
     return changes | {"positions": "sinusoidal", "sinusoidal_halves": True, "embedding_norm": False,
                       "tied_embeddings": tied, "shared_embeddings": shared, "head_bias": True}
 
@@ -42,8 +41,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
     """Fields of config.json."""
     written = write_stacks(model)
-    if written is None or model.positions != "sinusoidal" or model.head_size not in (
-            None, model.width // model.num_heads):
+    if written is None or model.positions != "sinusoidal":
         return None
     return written | {"decoder_vocab_size": model.vocabulary_size, "tie_word_embeddings": model.tied_embeddings,
                       "share_encoder_decoder_embeddings": model.shared_embeddings}

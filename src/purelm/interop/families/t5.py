@@ -1,9 +1,9 @@
 """T5 (Raffel et al. 2020, JMLR 21, arXiv 1910.10683), T5 1.1 and Flan-T5 (Chung et al. 2022, arXiv 2210.11416), and mT5
 (Xue et al. 2021, arXiv 2010.11934): text to text.
 
-Version 1.0 has a ReLU and an output layer tied to the embeddings, which it reads times 1/sqrt(width); 1.1, Flan and mT5
-have a gated GELU and an output layer of their own. One table of relative positions lies in the first layer of each
-stack, and all of its layers read it. T5 also drops out what the output layer reads: that place we have not.
+Version 1.0 has a ReLU, and an output layer tied to the embeddings that is read times 1/sqrt(width); 1.1, Flan and mT5
+have a gated GELU and an output layer of their own. All layers of a stack read the table of relative positions that lies
+in its first. T5 also drops out what the output layer reads: there is no such place here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 from typing import Any
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import encoder_layers, feed_forward_width, head_size, is_gated, num_kv_heads
+from purelm.config.shapes import encoder_layers, feed_forward_width, head_size, is_gated
 from purelm.interop.fields import Fields, activation, activation_name
 from purelm.interop.mapping import Tensor, norm
 
@@ -39,7 +39,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     dropout = fields.number("dropout_rate", 0.1)
     tied = _is_tied(fields, is_mt5)
     fields.require("is_decoder", False, "a decoder without its encoder cannot be taken over")
-    changes = {
+    return {
         "architecture": "encoder_decoder", "num_layers": decoder_layers,
         "encoder_layers": None if layers == decoder_layers else layers, "attention_scale": 1.0,
         "feed_forward": _feed_forward(fields, "gated-gelu" if is_mt5 else "relu"), "positions": "t5",
@@ -48,14 +48,10 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
         "head_scale": "inverse_sqrt_width" if tied else "one", "embedding_scale": "one",
         **{ours: fields.size(theirs, default[is_mt5]) for ours, (theirs, *default) in _SIZES.items()},
         **{f"{place}_dropout": dropout for place in ("embedding", "attention", "residual", "feed_forward")}}
-    fields.finish()
-    return changes
 
 
 def _is_tied(fields: Fields, is_mt5: bool) -> bool:
-    """Whether the output layer is the embedding. transformers 5 writes tie_word_embeddings=True for all, and for T5 1.1
-    scale_decoder_outputs=False; mT5's is its own whatever the file says."""
-    tied = fields.take("tie_word_embeddings", True, bool)
+    tied = fields.take("tie_word_embeddings", True, bool)  # transformers 5 writes True for all; mT5's never is.
     if is_mt5:
         return False
     scaled = fields.take("scale_decoder_outputs", tied, bool)
@@ -77,7 +73,7 @@ def _feed_forward(fields: Fields, default: str) -> str:
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
     """Fields of config.json."""
     name = activation_name(model.feed_forward)
-    if model.architecture != "encoder_decoder" or name is None or num_kv_heads(model) != model.num_heads:
+    if model.architecture != "encoder_decoder" or name is None:
         return None
     if is_gated(model):
         name = "gated-gelu" if model.feed_forward == "geglu_tanh" else f"gated-{name}"
@@ -103,8 +99,7 @@ def _stack(model: ModelConfig, ours: str, theirs: str) -> list[Tensor]:
     names = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if is_gated(model) else {"up": "wi", "down": "wo"}
     bias = f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     return [
-        Tensor(f"{ours}relative_bias/embedding", bias),
-        *_attention(f"{ours}layers/attention", f"{layer}.0.SelfAttention"),
+        Tensor(f"{ours}relative_bias/embedding", bias), *_attention(f"{ours}layers/attention", f"{layer}.0.SelfAttention"),
         *norm(f"{ours}layers/attention_norm", f"{layer}.0.layer_norm", bias=False),
         *(Tensor(f"{ours}layers/feed_forward/{name}/kernel", f"{layer}.{last}.DenseReluDense.{their}.weight", True)
           for name, their in names.items()),
