@@ -78,6 +78,8 @@ def generation_fields(tokenizer: Any, config: Config, fields: dict[str, Any]) ->
                        if getattr(decoding, name) is not None}
     if decoding.banned:
         generation["bad_words_ids"] = [[number] for number in decoding.banned]
+    if decoding.force_end:
+        generation["forced_eos_token_id"] = tokenizer.special.stop[0]
     return generation
 
 

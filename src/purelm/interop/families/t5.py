@@ -99,7 +99,8 @@ def _stack(model: ModelConfig, ours: str, theirs: str) -> list[Tensor]:
     names = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if is_gated(model) else {"up": "wi", "down": "wo"}
     bias = f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     return [
-        Tensor(f"{ours}relative_bias/embedding", bias), *_attention(f"{ours}layers/attention", f"{layer}.0.SelfAttention"),
+        Tensor(f"{ours}relative_bias/embedding", bias),
+        *_attention(f"{ours}layers/attention", f"{layer}.0.SelfAttention"),
         *norm(f"{ours}layers/attention_norm", f"{layer}.0.layer_norm", bias=False),
         *(Tensor(f"{ours}layers/feed_forward/{name}/kernel", f"{layer}.{last}.DenseReluDense.{their}.weight", True)
           for name, their in names.items()),
