@@ -23,6 +23,7 @@ TEXTS = [
     "Ünïcödé café e\u0301 ﬁne ＡＢＣ ½ مرحبا हिन्दी Ἀθῆναι \u1e9b\u0323",
     "</s><s><unk><pad>[CLS][SEP][MASK]<|endoftext|> <|begin_of_text|><extra_id_0> is text",
     "▁ already ▁here ##x <0x41>",
+    "apart , from . the words ' s ! do n't",
     "word" * 60, "", " ", "\n",
 ]
 CORPUS = [*TEXTS[:7], "the cat sat on the mat and the dog ran over the hill", "return the value of the function",

@@ -40,7 +40,7 @@ GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_excep
 {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
 {{ raise_exception('Roles must alternate\\nuser/assistant') }}
 {% endif %}
-{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}
+  {% set role = 'model' if message['role'] == 'assistant' else message['role'] %}
 <start_of_turn>{{ role }}
 {{ message['content'] | trim }}<end_of_turn>
 {% endfor %}

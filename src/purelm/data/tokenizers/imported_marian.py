@@ -74,7 +74,8 @@ class MarianTokenizer(ImportedTokenizer):
         return pieces
 
     def _decode(self, ids: list[int]) -> str:
-        """As transformers: text in stretches, each special token as its text with a space after it."""
+        """As transformers with use_source_tokenizer=False: text in stretches, each special token as its text with a
+        space after it."""
         special = self.settings.special_tokens
         stretch: list[str] = []
         text = ""
