@@ -106,8 +106,9 @@ class ImportedTokenizer(Tokenizer):
         return unpacked(self._files[name])
 
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
-        """A tokenizer that itself puts a space before every text has the words without."""
-        return self.encode_batch(words) if self._puts_space else super().encode_words(words)
+        """As transformers' is_split_into_words: each has a space before it, the first too, which some tokenizers put
+        there themselves."""
+        return self.encode_batch(words if self._puts_space else [f" {word}" for word in words])
 
     @cached_property
     def _puts_space(self) -> bool:
