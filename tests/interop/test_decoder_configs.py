@@ -118,6 +118,16 @@ def test_transformers_understands_the_same(name):
     assert _holds(model_type, found)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_older_readers_understand_what_is_written(name):
+    # Of positions, transformers 4 reads the fields of then alone.
+    fields = PUBLISHED[name][0]
+    found = parity.read_model(fields["model_type"], fields, "language_modeling")
+    written = family_of(fields["model_type"], "config.json").write_config(found, "language_modeling")
+    written = {field: value for field, value in written.items() if field != "rope_parameters"}
+    assert parity.read_model(fields["model_type"], written, "language_modeling") == found
+
+
 # A file, what is changed in it, and the field that the message names.
 REFUSED = [
     (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
@@ -154,6 +164,24 @@ def test_what_cannot_be_taken_over_is_named(fields, changes, named):
     message = str(raised.value)
     assert message.startswith("config.json: ") and "\n" not in message
     assert f"{named}=" in message or f"field {named} " in message
+
+
+# Fewer biases, or scales of norms, than a family can have: the least of them that hold what the model has.
+@pytest.mark.parametrize("name, changes, fields", [
+    ("pythia-70m", {"bias": False}, {"attention_bias": False}),
+    ("pythia-70m", {"query_key_value_bias": False}, {"attention_bias": True}),
+    ("opt-125m", {"bias": False}, {"enable_bias": False, "layer_norm_elementwise_affine": True}),
+    ("opt-125m", {"bias": False, "feed_forward_bias": True}, {"enable_bias": True}),
+    ("opt-125m", {"bias": False, "norm_scale": False}, {"enable_bias": False, "layer_norm_elementwise_affine": False}),
+    ("opt-125m", {"norm_scale": False}, {"enable_bias": True, "layer_norm_elementwise_affine": True}),
+    ("llama-2-7b", {"bias": True}, {"attention_bias": True, "mlp_bias": True}),
+    ("llama-2-7b", {"feed_forward_bias": True}, {"attention_bias": False, "mlp_bias": True}),
+])
+def test_biases_are_written_as_the_model_has_them(name, changes, fields):
+    published, model = PUBLISHED[name]
+    written = family_of(published["model_type"], "config.json").write_config(
+        dataclasses.replace(model, **changes), "language_modeling")
+    assert {field: written[field] for field in fields} == fields
 
 
 # Switches that none of the four families has, or not so.

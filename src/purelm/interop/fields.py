@@ -196,6 +196,12 @@ def write_rope(model: Any) -> dict[str, Any]:
     return written
 
 
+def write_old_rope(model: Any) -> dict[str, Any]:
+    """rope_theta, and rope_scaling where there is any: what readers of before transformers 5 know."""
+    scaling = {name: value for name, value in write_rope(model).items() if name != "rope_theta"}
+    return {"rope_theta": model.rope_base, **({} if model.rope_scaling == "none" else {"rope_scaling": scaling})}
+
+
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import feed_forward_width, vocabulary_size
-from purelm.interop.fields import Fields, activation, activation_name, rope, write_rope
+from purelm.config.shapes import feed_forward_width, has_bias, vocabulary_size
+from purelm.interop.fields import Fields, activation, activation_name, rope, write_old_rope, write_rope
 from purelm.interop.mapping import Part, Tensor, linear, norm
 
 MODEL_TYPES = ("gpt_neox",)
@@ -71,16 +71,21 @@ def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
         "hidden_size": model.width, "num_hidden_layers": model.num_layers, "num_attention_heads": model.num_heads,
         "intermediate_size": feed_forward_width(model), "hidden_act": activation_name(model.feed_forward),
         "rope_parameters": write_rope(model) | {"partial_rotary_factor": model.rope_fraction},
-        "layer_norm_eps": model.norm_epsilon, "attention_bias": model.query_key_value_bias is not False,
+        **write_old_rope(model), "rotary_emb_base": model.rope_base, "rotary_pct": model.rope_fraction,
+        "layer_norm_eps": model.norm_epsilon, "attention_bias": _attention_bias(model),
         "use_parallel_residual": model.parallel_block, "tie_word_embeddings": model.tied_embeddings,
         "initializer_range": model.initialization_stddev, "hidden_dropout": model.residual_dropout,
         "attention_dropout": model.attention_dropout,
     }
 
 
+def _attention_bias(model: ModelConfig) -> bool:
+    return has_bias(model, model.query_key_value_bias) or has_bias(model, model.attention_output_bias)
+
+
 def tensors(model: ModelConfig, task: str) -> list[Tensor]:
     """The table; query, key and value lie one after the other in each head."""
-    bias = model.query_key_value_bias is not False
+    bias = _attention_bias(model)
     table = [Tensor("embedding/embedding", "gpt_neox.embed_in.weight"),
              *norm("final_norm", "gpt_neox.final_layer_norm", True)]
     for ours, theirs in (("attention_norm", "input_layernorm"), ("feed_forward_norm", "post_attention_layernorm")):

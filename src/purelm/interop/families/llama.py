@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from purelm.config import ModelConfig
+from purelm.config.shapes import has_bias
 from purelm.interop.families import llama_like
 from purelm.interop.fields import Fields
 
@@ -32,4 +33,4 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
     """Fields of config.json for a model."""
     return llama_like.write_common(model) | {
-        "attention_bias": bool(model.query_key_value_bias), "mlp_bias": bool(model.feed_forward_bias)}
+        "attention_bias": llama_like.attention_bias(model), "mlp_bias": has_bias(model, model.feed_forward_bias)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from purelm.config import ModelConfig
 from purelm.config.shapes import feed_forward_width, head_size, num_kv_heads, vocabulary_size
-from purelm.interop.fields import Fields, activation, activation_name, rope, write_rope
+from purelm.interop.fields import Fields, activation, activation_name, rope, write_old_rope, write_rope
 from purelm.interop.mapping import Tensor, linear, norm
 
 BASE = "model."
@@ -110,8 +110,7 @@ def write_common(model: ModelConfig, *, activation_field: str = "hidden_act") ->
         "intermediate_size": feed_forward_width(model), activation_field: activation_name(model.feed_forward),
         "rms_norm_eps": model.norm_epsilon, "tie_word_embeddings": model.tied_embeddings,
         "attention_dropout": model.attention_dropout, "initializer_range": model.initialization_stddev,
-        # The second is what readers of before transformers 5 know.
-        "rope_parameters": write_rope(model), "rope_theta": model.rope_base,
+        "rope_parameters": write_rope(model), **write_old_rope(model),
     }
 
 

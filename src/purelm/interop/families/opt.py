@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from purelm.config import ModelConfig
-from purelm.config.shapes import feed_forward_width, vocabulary_size
+from purelm.config.shapes import feed_forward_width, has_bias, vocabulary_size
 from purelm.interop.fields import Fields, activation, activation_name
 from purelm.interop.mapping import Tensor, linear, norm
 
@@ -52,13 +52,16 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
 
 
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:
-    """Fields of config.json for a model."""
+    """Fields of config.json for a model; with one bias that it has, there are all."""
+    bias = any(has_bias(model, switch) for switch in (
+        model.query_key_value_bias, model.attention_output_bias, model.feed_forward_bias))
+    affine = model.norm_scale or has_bias(model, model.norm_bias)
     return {
         "vocab_size": vocabulary_size(model), "max_position_embeddings": model.context_length,
         "hidden_size": model.width, "num_hidden_layers": model.num_layers, "num_attention_heads": model.num_heads,
         "ffn_dim": feed_forward_width(model), "activation_function": activation_name(model.feed_forward),
-        "do_layer_norm_before": model.norm_place == "pre", "layer_norm_elementwise_affine": model.norm_scale,
-        "enable_bias": model.bias, "tie_word_embeddings": model.tied_embeddings,
+        "do_layer_norm_before": model.norm_place == "pre", "layer_norm_elementwise_affine": affine,
+        "enable_bias": bias, "tie_word_embeddings": model.tied_embeddings,
         "word_embed_proj_dim": model.width if model.embedding_width is None else model.embedding_width,
         "init_std": model.initialization_stddev, "dropout": model.residual_dropout,
         "attention_dropout": model.attention_dropout,
