@@ -122,7 +122,7 @@ def test_files_of_old_and_of_the_base_class_are_read(tmp_path, name):
     model = family(tie_word_embeddings=True)
     taken = parity.ours(model)
     state = {key.removeprefix(taken.family.BASE): array for key, array in parity.state_of(model).items()}
-    checkpoint = open_checkpoint(_save(tmp_path, model, state | {key: np.ones(3, np.float32) for key in buffers}))
+    checkpoint = open_checkpoint(_save(tmp_path, model, state | {key: np.ones((1, 1, 3), bool) for key in buffers}))
     assert sorted(checkpoint.others) == sorted([copy, *buffers])
     assert checkpoint.model == taken.config
     jax.tree.map(np.testing.assert_array_equal, place_params(checkpoint, checkpoint.model), taken.params)
