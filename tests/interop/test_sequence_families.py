@@ -15,6 +15,7 @@ from purelm.data.tokenizers import SpecialIds
 from purelm.errors import UserError
 from purelm.inference.sequence_to_sequence import answer
 from purelm.interop.families import bart, marian, t5
+from purelm.models.positions import relative_bucket, sinusoidal
 from purelm.tasks.sequence_to_sequence import framed_source
 
 T5 = {"vocab_size": 50, "d_model": 12, "d_ff": 20, "decoder_start_token_id": 0}
@@ -180,6 +181,25 @@ def test_answers_are_those_of_generate(family: str, beam_size: int) -> None:
         expected.append(row[:end])
     assert [row.ids_T.tolist() for row in found] == expected
     assert len({len(row) for row in expected}) > 1, "answers of one length say little"
+
+
+@pytest.mark.parametrize("both_ways", (False, True))
+def test_far_positions_have_their_buckets(both_ways: bool) -> None:
+    """The models above read 12 tokens; a bucket that is rounded otherwise shows from distance 16 on."""
+    import torch
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    distances = np.arange(-1000, 1000)
+    expected = T5Attention._relative_position_bucket(
+        torch.tensor(-distances), bidirectional=both_ways, num_buckets=32, max_distance=128)
+    np.testing.assert_array_equal(relative_bucket(distances, 32, 128, both_ways=both_ways), expected)
+
+
+def test_far_positions_have_their_sines() -> None:
+    from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
+
+    expected = MarianSinusoidalPositionalEmbedding(512, 64).create_weight()
+    np.testing.assert_allclose(sinusoidal(np.arange(512), 64, halves=True), expected, atol=1e-4)
 
 
 def read(model_type: str, **values: Any) -> ModelConfig:
