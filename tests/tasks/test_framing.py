@@ -165,14 +165,16 @@ def test_long_sources_and_targets_keep_to_their_rooms():
     assert batch["targets"][0].tolist() == ids(START, "x" * 7)
 
 
-def test_a_decoder_reads_the_source_and_goes_on():
-    special = dataclasses.replace(LLAMA, source_start=(START,), source_end=(MORE,))
+@pytest.mark.parametrize("special, start, end", [
+    (dataclasses.replace(LLAMA, source_start=(START,), source_end=(MORE,)), [START], MORE), (GPT2, [], END)])
+def test_a_decoder_reads_the_source_and_goes_on(special, start, end):
     config = config_of("sequence_to_sequence")
     example = {"source": "ab", "targets": ["xy"], "where": ""}
     (record,), = sequence_to_sequence.encode(config, Published(special), None, [example], collections.Counter())
     batch = sequence_to_sequence.collate(config, [record], 8)
-    assert batch["tokens"][0].tolist() == ids(START, "ab", MORE, "xy", 0, 0)
-    assert batch["weights"][0].tolist() == [0, 0, 0, 1, 1, 1, 0, 0]
+    tokens, before = ids(*start, "ab", end, "xy"), len(start) + 2
+    assert batch["tokens"][0].tolist() == tokens + [0] * (8 - len(tokens))
+    assert batch["weights"][0].tolist() == [0] * before + [1] * 3 + [0] * (5 - before)
 
 
 def stream_of(tokenizer):

@@ -185,7 +185,7 @@ class DataConfig:
     tokenizer_vocabulary_size: int = knob(
         2048, "of a trained tokenizer (words, bpe, wordpiece, unigram), end of text included", minimum=2)
     tokenizer_path: str | None = knob(None, "tokenizer.json to take instead of training one")
-    end_of_text: bool = knob(True, "start each document with the <|endoftext|> token")
+    end_of_text: bool = knob(True, "start each document with <|endoftext|>, or with what an imported tokenizer has")
     packing: Literal["documents", "stream"] = knob(
         "documents", "documents: attention stays inside a document; stream: it sees the whole window")
     window_offset: Literal["random", "fixed"] = knob(

@@ -68,14 +68,19 @@ def encode_sources(config: Config, tokenizer: Any, sources: Sequence[str]) -> tu
     if not special.stop:
         raise UserError("sequence_to_sequence closes both texts with the end-of-text token; set "
                         "--config.data.end_of_text=true")
-    room = rooms(config)[0] - len(special.source_start) - len(special.source_end)
+    room = rooms(config)[0] - len(special.source_start) - len(closing(special))
     whole = tokenizer.encode_batch(sources)
     return [truncate(ids, room, config.data.truncation) for ids in whole], sum(len(ids) > room for ids in whole)
 
 
+def closing(special: SpecialIds) -> tuple[int, ...]:
+    """What stands after a source: of a language model's tokenizer, which has nothing for it, what ends a text."""
+    return special.source_end or special.stop[:1]
+
+
 def framed_source(special: SpecialIds, source: np.ndarray) -> np.ndarray:
     """int32: a source as the model reads it."""
-    return np.concatenate([special.source_start, source, special.source_end]).astype(np.int32)
+    return np.concatenate([special.source_start, source, closing(special)]).astype(np.int32)
 
 
 def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapping[str, Any]],
@@ -102,11 +107,11 @@ def encode(config: Config, tokenizer: Any, labels: None, examples: Sequence[Mapp
 def _frame(special: SpecialIds) -> Record:
     """What records say of their frame: the end alone where it stands at every place that has an id."""
     end = special.stop[:1]
-    if (special.source_start, special.source_end, special.target_start) == ((), end, end):
+    if (special.source_start, closing(special), special.target_start or end) == ((), end, end):
         return {"end": end[0]}
     return {"end": end[0], "first": special.target_start[0] if special.target_start else end[0],
             "source_start": np.array(special.source_start, np.int32),
-            "source_end": np.array(special.source_end, np.int32)}
+            "source_end": np.array(closing(special), np.int32)}
 
 
 def texts(config: Config, example: Mapping[str, Any]) -> list[str]:

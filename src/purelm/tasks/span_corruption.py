@@ -24,6 +24,7 @@ from purelm.models import make_model
 from purelm.tasks import losses
 from purelm.tasks.head_statistics import head_statistics
 from purelm.tasks.noised_windows import Draw, NoisedWindows, with_context
+from purelm.tasks.sequence_to_sequence import closing
 
 UNIT = "tokens"
 _PURPOSE = 12
@@ -99,9 +100,9 @@ def sentinel_ids(tokenizer: Tokenizer, spans: int) -> np.ndarray:
       UserError: the tokenizer has fewer sentinels, or frames a source otherwise than by one id after it.
     """
     special = tokenizer.special
-    if special.source_start or len(special.source_end) != 1 or not special.stop:
+    if special.source_start or len(closing(special)) != 1 or not special.stop:
         raise UserError("span_corruption ends what is read with one id, and what it writes; the run's tokenizer puts "
-                        f"{len(special.source_start)} before a source and {len(special.source_end)} after it: take "
+                        f"{len(special.source_start)} before a source and {len(closing(special))} after it: take "
                         "T5's, or one of purelm's own with --config.data.end_of_text=true")
     if not special.sentinels:
         return tokenizer.vocabulary_size + np.arange(spans, dtype=np.int32)
@@ -168,7 +169,7 @@ def cut_spans(tokens_BN: np.ndarray, real_BN: np.ndarray, noise_BN: np.ndarray, 
     wanted_BX = np.stack([first_BN, noise_BN], axis=2).reshape(len(tokens_BN), -1)
     written = [_taken(value, wanted_BX, found.target - 1) for value in (both_BX, np.repeat(real_BN, 2, axis=1))]
     special = tokenizer.special
-    return (*_with_end(*read, special.source_end[0]), *_with_end(*written, special.stop[0]))
+    return (*_with_end(*read, closing(special)[0]), *_with_end(*written, special.stop[0]))
 
 
 def _taken(value_BN: np.ndarray, wanted_BN: np.ndarray, count: int) -> np.ndarray:
