@@ -9,6 +9,7 @@ import numpy as np
 
 from purelm.config import ModelConfig
 from purelm.inference import Sampler, generate
+from purelm.inference.automata import TokenAutomaton
 from purelm.inference.stops import StopIds
 
 Progress = Callable[[str], None]
@@ -26,13 +27,13 @@ class Continuation(NamedTuple):
 def continue_prompts(
     config: ModelConfig, params: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, sampler: Sampler,
     seed: int, stop_id: StopIds, vocabulary_size: int, batch_size: int, progress: Progress | None = None,
-    what: str = "texts",
+    what: str = "texts", stop: TokenAutomaton | None = None,
 ) -> list[Continuation]:
     """The continuation of each prompt, in their order.
 
     Args:
       prompts: int [T] each, at least one id; prompt r is drawn with fold_in(key(seed), r), whatever its batch.
-      max_new_tokens, sampler, stop_id, vocabulary_size: as of `generate`.
+      max_new_tokens, sampler, stop_id, vocabulary_size, stop: as of `generate`.
       batch_size: prompts at once; the last batch is filled with copies of its last prompt.
       progress: called with a line a tenth of the way; `what` is what it counts.
 
@@ -53,7 +54,7 @@ def continue_prompts(
             prompt_BT[row, :lengths_B[row]] = prompts[number]
         keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), np.array(rows))
         written = generate(config, params, prompt_BT, prompt_lengths_B=lengths_B, max_new_tokens=max_new_tokens,
-                           sampler=sampler, key=keys_B, stop_id=stop_id, vocabulary_size=vocabulary_size)
+                           sampler=sampler, key=keys_B, stop_id=stop_id, vocabulary_size=vocabulary_size, stop=stop)
         kept_B = written.lengths_B - written.stopped_B
         for row, number in enumerate(members):
             found[number] = Continuation(written.ids_BT[row, :kept_B[row]], float(written.log_probabilities_B[row]),
