@@ -8,7 +8,10 @@ import logging
 import os
 import pathlib
 import random
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +23,7 @@ from purelm.training.run_folder import write_atomically
 
 _TASKS = ("language_modeling", "dialogue", "code_generation")
 _ARCHITECTURES = ("decoder", "recurrent")
+_HUB_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ def evaluate_tasks(workdir: str | None, asked: Asked, *, checkpoint: str = "late
     from purelm.runtime import start_jax
 
     start_jax()
-    _be_quiet()
+    _before_imports(asked)
     need("lm_eval")
     run = load_run(workdir, checkpoint, quantize=quantize)
     _check_run(run, asked)
@@ -93,15 +97,27 @@ def evaluate_tasks(workdir: str | None, asked: Asked, *, checkpoint: str = "late
     return Evaluated(_summary(results), _table(results), model.computed, pathlib.Path(answers.cache_db), files)
 
 
-def _be_quiet() -> None:
-    """Progress bars on a terminal alone, and of the harness's messages errors alone. Set before it is imported."""
-    import sys
-
+def _before_imports(asked: Asked) -> None:
+    """What the harness's libraries read when they are imported: progress bars on a terminal alone, and no attempts to
+    reach a Hub that is out of reach, of which there would be many; nor any at all with data_path."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if "HF_HUB_OFFLINE" not in os.environ and (asked.data_path is not None or not _hub_answers()):
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def _hub_answers() -> bool:
+    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_HUB_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _check_run(run: LoadedRun, asked: Asked) -> None:

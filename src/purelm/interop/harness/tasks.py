@@ -14,7 +14,6 @@ from purelm.data.cache import cache_root
 from purelm.errors import UserError, did_you_mean
 
 _PACKAGED = ("json", "csv", "parquet", "text", "arrow")
-_MOST_LISTED = 40
 
 
 def open_tasks(names: Sequence[str], task_path: str | None, data_path: str | None) -> dict[str, Any]:
@@ -36,10 +35,10 @@ def open_tasks(names: Sequence[str], task_path: str | None, data_path: str | Non
     index = manager.task_index
     for name in names:
         if name not in index:
+            where = "the harness has no such task" + ("" if task_path is None else f", nor has {task_path}")
             near = did_you_mean(name, index)
-            raise UserError(f"--tasks={name}: no such task{near if len(index) < _MOST_LISTED or 'mean' in near else ''}"
-                            f"{'' if task_path is None else f' in {task_path} or the harness'}; lm-eval ls tasks lists "
-                            "them")
+            raise UserError(f"--tasks={name}: {where}{near if 'did you mean' in near else ''} (lm-eval ls tasks lists "
+                            "all)")
     specs = [_local(index[name], task_path, data_path) or name for name in names]
     return _load(manager, specs)
 
