@@ -22,14 +22,14 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
   python experiments/benchmark.py --suite=decode --workdir=runs/a      answering: sampling, beams, quantized weights,
                                                                        engine, server, load (--target, --draft:
                                                                        speculative decoding)
-  python experiments/benchmark.py --suite=interop                      checkpoints of others: fine-tuning one on CPU
+  python experiments/benchmark.py --suite=interop                      published weights: import, memory, fine-tuning
 """
 
 SUITES = {
     "training": ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors",
                  "together"),
     "decode": ("sampling", "beams", "quantization", "engine", "speculative", "first_token", "load"),
-    "interop": ("fine_tuning",),
+    "interop": ("fine_tuning", "importing", "import_memory"),
 }
 TABLES = tuple(dict.fromkeys(name for tables in SUITES.values() for name in tables))
 SUITE = flags.DEFINE_enum("suite", "training", list(SUITES), "tables that belong together")
@@ -61,6 +61,8 @@ TITLES = {
     "speculative": "Speculative decoding over plain decoding, batch 1",
     "first_token": "Time to the first token through HTTP",
     "fine_tuning": "A step of fine-tuning BERT base, batch 8 x 128 tokens, float32, dropout 0.1",
+    "importing": "Taking over a checkpoint of 500 MB (GPT-2 124M, float32)",
+    "import_memory": "Host memory of taking over and giving back a checkpoint of 3 GB",
     "load": "The server under load: 200 clients, 20 % hang up, 10 % send wrong requests",
 }
 

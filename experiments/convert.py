@@ -97,4 +97,4 @@ def _export() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, USAGE)
+    cli.run(main, USAGE, keeps_memory=False)

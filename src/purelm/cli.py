@@ -110,10 +110,11 @@ def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def run(main: Callable[[], None], usage: str) -> None:
+def run(main: Callable[[], None], usage: str, *, keeps_memory: bool = True) -> None:
     """Parses the flags and calls `main`; a UserError becomes one line on stderr and exit code 2.
 
-    `usage` is what --help shows above the flags: what the program does and a command to copy.
+    `usage` is what --help shows above the flags: what the program does and a command to copy. keeps_memory: freed
+    memory stays the process's (`runtime.keep_memory`), for what computes the same again and again.
     """
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -135,7 +136,8 @@ def run(main: Callable[[], None], usage: str) -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop_at_once)
-    keep_memory()
+    if keeps_memory:
+        keep_memory()
     gc.set_threshold(100_000, 50, 50)  # Imports make many objects and no garbage; searching them is a tenth of a start.
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, usage))
 

@@ -17,7 +17,7 @@ from purelm.interop.choosing import Choice, choose_family, differences, export_t
 from purelm.interop.families import family_of
 from purelm.interop.generation import token_fields
 from purelm.interop.importing import ORIGINALS, TENSORS
-from purelm.interop.mapping import Tensor, leaves_of, lines_by_name
+from purelm.interop.mapping import Tensor, lines_by_name, shape_of
 from purelm.interop.task_parameters import task_shapes
 from purelm.training.run_folder import RunFolder, read_record
 
@@ -48,10 +48,9 @@ def make_plan(run: RunFolder, config: Config, tokenizer: Any, labels: tuple[str,
     written = numpy_type(model.param_dtype if dtype == "auto" else dtype)
     shapes = task_shapes(choice.model, task)
     lines = lines_by_name(choice.family.tensors(choice.model, task), shapes)
-    leaves = dict(leaves_of(shapes))
-    sizes = {name: _their_shape(found, leaves) for name, found in lines.items()}
+    sizes = {name: shape_of(found, shapes) for name, found in lines.items()}
     fields = {**choice.fields, "dtype": written.name, **token_fields(tokenizer, task)}
-    return Plan(choice, fields, _sharded(sizes, written, shard_bytes), lines, None)
+    return Plan(choice, fields, shard(sizes, written, shard_bytes), lines, None)
 
 
 def _original_plan(originals: pathlib.Path, model: ModelConfig, task: str, dtype: str) -> Plan | None:
@@ -88,14 +87,8 @@ def _likely(config: Config) -> str | None:
         return None
 
 
-def _their_shape(lines: list[tuple[Tensor, int | None]], leaves: Mapping[str, Any]) -> tuple[int, ...]:
-    tensor, layer = lines[0]
-    shape = leaves[tensor.ours].shape
-    return tensor.their_shape(shape if layer is None else shape[1:])
-
-
-def _sharded(sizes: Mapping[str, tuple[int, ...]], dtype: np.dtype, shard_bytes: int,
-             ) -> dict[str, tuple[str, np.dtype, tuple[int, ...]]]:
+def shard(sizes: Mapping[str, tuple[int, ...]], dtype: np.dtype, shard_bytes: int,
+          ) -> dict[str, tuple[str, np.dtype, tuple[int, ...]]]:
     """Each tensor's file, in the order of the table, none larger than `shard_bytes` unless one tensor is."""
     numbers, used, number = {}, 0, 1
     for name, shape in sizes.items():

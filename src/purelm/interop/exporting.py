@@ -19,9 +19,9 @@ from purelm.interop.choosing import differences, export_task, folded
 from purelm.interop.export_plan import Plan, make_plan
 from purelm.interop.generation import generation_fields
 from purelm.interop.importing import KEPT, TENSORS
-from purelm.interop.mapping import Tensor, to_theirs
+from purelm.interop.mapping import to_theirs
 from purelm.interop.model_card import model_card
-from purelm.interop.reading_run import open_run_params, read_leaves
+from purelm.interop.reading_run import open_leaves
 from purelm.training.run_folder import RunFolder, open_run, read_labels, write_atomically
 
 
@@ -97,7 +97,7 @@ def _departures(config: Config, written: ModelConfig) -> list[str]:
 
 def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkpoint: str, plan: Plan,
                    progress: Callable[[int, int], None] | None) -> int:
-    read, step = open_run_params(run, config, checkpoint)
+    leaves = open_leaves(run, config, checkpoint, plan.choice.model)
     files: dict[str, dict[str, tuple[np.dtype, tuple[int, ...]]]] = {}
     for name, (file, dtype, shape) in plan.entries.items():
         files.setdefault(file, {})[name] = (dtype, shape)
@@ -115,13 +115,9 @@ def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkp
             progress(done, total)
 
     try:
-        for paths, names in _groups(plan.lines).items():
-            leaves = read_leaves(paths, read, config, plan.choice.model)
-            for name in names:
-                lines = plan.lines[name]
-                arrays = [leaves[tensor.ours] if layer is None else leaves[tensor.ours][layer]
-                          for tensor, layer in lines]
-                write(name, to_theirs([tensor for tensor, _ in lines], arrays))
+        for name, lines in plan.lines.items():
+            arrays = [leaves.read(tensor.ours, layer) for tensor, layer in lines]
+            write(name, to_theirs([tensor for tensor, _ in lines], arrays))
         _write_kept(plan, write)
     finally:
         for writer in writers.values():
@@ -130,15 +126,7 @@ def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkp
         index = {"metadata": {"total_size": total}, "weight_map": {name: entry[0] for name, entry
                                                                     in sorted(plan.entries.items())}}
         write_atomically(partial / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
-    return step
-
-
-def _groups(lines: Mapping[str, list[tuple[Tensor, int | None]]]) -> dict[tuple[str, ...], list[str]]:
-    """Names by the leaves that they are made of, so that each leaf is read once."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, found in lines.items():
-        groups.setdefault(tuple(tensor.ours for tensor, _ in found), []).append(name)
-    return groups
+    return leaves.stored.step
 
 
 def _write_kept(plan: Plan, write: Callable[[str, np.ndarray], None]) -> None:

@@ -39,7 +39,6 @@ KEPT = "kept.safetensors"
 TENSORS = "tensors.json"
 _SMALL = (".json", ".txt", ".model", ".tiktoken", ".spm", ".jinja")
 _LARGEST_SMALL = 64 << 20
-_HOST_GIGABYTES = 1  # That Orbax may copy to write them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +228,7 @@ def _save_params(folder: RunFolder, params: Any) -> None:
     from purelm.training.checkpoints import Checkpoints
     from purelm.training.state import TrainState
 
-    with Checkpoints(folder.checkpoints, keep_last=1, keep_best=False, host_gigabytes=_HOST_GIGABYTES) as checkpoints:
+    with Checkpoints(folder.checkpoints, keep_last=1, keep_best=False) as checkpoints:
         checkpoints.save(0, TrainState(np.zeros((), np.int32), params, {}, None))
 
 

@@ -145,6 +145,15 @@ def lines_by_name(tensors: Iterable[Tensor], shapes: Any) -> dict[str, list[tupl
     return names
 
 
+def shape_of(lines: Sequence[tuple[Tensor, int | None]], shapes: Any) -> tuple[int, ...]:
+    """The shape in files of a tensor with these lines (see `lines_by_name`), `shapes` being of our parameters."""
+    tensor, layer = lines[0]
+    leaf = shapes
+    for part in tensor.ours.split("/"):
+        leaf = leaf[part]
+    return tensor.their_shape(leaf.shape if layer is None else leaf.shape[1:])
+
+
 def nested(named: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries of paths with slashes."""
     result: dict[str, Any] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,50 +24,58 @@ class HeldParams(NamedTuple):
     """Parameters in memory, read as `StoredParams` are."""
 
     shapes: dict[str, np.ndarray]
+    step: int
 
-    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Those of these names."""
-        return {name: self.shapes[name] for name in names}
+    def read(self, name: str, layer: int | None = None) -> np.ndarray:
+        """One array, or one layer of it."""
+        return self.shapes[name] if layer is None else self.shapes[name][layer]
 
 
-def open_run_params(run: RunFolder, config: Config, checkpoint: str) -> tuple[StoredParams | HeldParams, int]:
-    """(what reads leaves by name, the step); raises UserError as `load_run`."""
+@dataclasses.dataclass(frozen=True)
+class RunLeaves:
+    """Leaves of `written`, the model as a family has it, made of a run's own parameters."""
+
+    stored: StoredParams | HeldParams
+    config: Config
+    written: ModelConfig
+
+    def read(self, path: str, layer: int | None) -> np.ndarray:
+        """One leaf, or one layer of a stacked one, on the host; where the run has none, what changes nothing."""
+        model, stored = self.config.model, self.stored
+        if path == "embedding/embedding" and model.embedding_norm and not self.written.embedding_norm:
+            return _normalized(model, stored)
+        if path in stored.shapes:
+            return stored.read(path, layer)
+        if path == "head/kernel":  # Tied before it was folded.
+            return stored.read("embedding/embedding").T
+        fill = 0.0 if self.written.norm_offset else _FILL[path.rpartition("/")[2]]
+        leaf = self.shapes[path]
+        return np.full(leaf.shape if layer is None else leaf.shape[1:], fill, np.float32)
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, Any]:
+        """Of every leaf of `written`."""
+        return dict(leaves_of(task_shapes(self.written, export_task(self.config.task.name, self.written))))
+
+
+def open_leaves(run: RunFolder, config: Config, checkpoint: str, written: ModelConfig) -> RunLeaves:
+    """The run's parameters, its adapters merged; raises UserError as `load_run`."""
     if config.adapter.rank is not None:
         from purelm.training.load import load_run
 
         loaded = load_run(str(run.path), checkpoint)
-        return HeldParams(_on_host(loaded.params)), loaded.step
+        held = {path: np.asarray(leaf) for path, leaf in leaves_of(loaded.params)}
+        return RunLeaves(HeldParams(held, loaded.step), config, written)
     which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
-    stored = open_params(run.checkpoints, which, params_shapes(config))
-    return stored, stored.step
+    return RunLeaves(open_params(run.checkpoints, which, params_shapes(config)), config, written)
 
 
-def _on_host(params: Any) -> dict[str, np.ndarray]:
-    return {path: np.asarray(leaf) for path, leaf in leaves_of(params)}
-
-
-def read_leaves(paths: tuple[str, ...], read: Any, config: Config, model: ModelConfig) -> dict[str, np.ndarray]:
-    """Leaves of `model` on the host; those that the run has not, as what changes nothing."""
-    found = {path: read.read([path])[path] for path in paths if path in read.shapes}
-    is_folded = config.model.embedding_norm and not model.embedding_norm
-    if is_folded and "embedding/embedding" in found:
-        found["embedding/embedding"] = _normalized(config.model, read, found["embedding/embedding"])
-    if "head/kernel" in paths and "head/kernel" not in found:  # Tied before it was folded.
-        found["head/kernel"] = read.read(["embedding/embedding"])["embedding/embedding"].T
-    missing = [path for path in paths if path not in found]
-    if missing:
-        shapes = dict(leaves_of(task_shapes(model, export_task(config.task.name, model))))
-        for path in missing:
-            fill = 0.0 if model.norm_offset else _FILL[path.rpartition("/")[2]]
-            found[path] = np.full(shapes[path].shape, fill, np.float32)
-    return found
-
-
-def _normalized(model: ModelConfig, read: Any, table_VD: np.ndarray) -> np.ndarray:
+def _normalized(model: ModelConfig, stored: StoredParams | HeldParams) -> np.ndarray:
     """The table of embeddings after the norm that reads nothing else."""
     from purelm.models.norms import Norm
 
-    params = read.read([name for name in read.shapes if name.startswith("embedding_norm/")])
-    params = {name.removeprefix("embedding_norm/"): leaf for name, leaf in params.items()}
+    prefix = "embedding_norm/"
+    params = {name.removeprefix(prefix): stored.read(name) for name in stored.shapes if name.startswith(prefix)}
     scale = model.width ** 0.5 if model.embedding_scale == "sqrt_width" else 1.0
-    return np.asarray(Norm(model).apply({"params": params}, np.asarray(table_VD, np.float32) * scale))
+    table_VD = np.asarray(stored.read("embedding/embedding"), np.float32) * scale
+    return np.asarray(Norm(model).apply({"params": params}, table_VD))

@@ -108,15 +108,31 @@ def to_save(items: Mapping[str, PyTree]) -> dict[str, PyTree]:
     return {item: nest(leaves) for item, leaves in stored.items() if leaves}
 
 
+def piece_arguments(ocp: ModuleType, items: Mapping[str, PyTree], piece_bytes: int) -> dict[str, Any]:
+    """Arguments of a save, by item: arrays in pieces of at most so many bytes, stacked ones cut between layers."""
+
+    def save_args(path: Any, leaf: Any) -> Any:
+        stacked = any(getattr(key, "key", None) == "layers" for key in path)
+        return ocp.SaveArgs(chunk_byte_size=piece_bytes, shard_axes=(0,) if stacked and np.ndim(leaf) > 1 else ())
+
+    return {item: ocp.args.PyTreeSave(tree, save_args=jax.tree_util.tree_map_with_path(save_args, tree),
+                                      ocdbt_target_data_file_size=piece_bytes) for item, tree in items.items()}
+
+
 def is_empty(shape: tuple[int, ...]) -> bool:
     return 0 in shape
 
 
-def restore_item(path: Path, abstract: PyTree, *, partial: bool = False) -> PyTree:
-    """`abstract` with its leaves read from `path`: jax.Arrays where a leaf has a sharding, else numpy arrays.
+def open_array(path: Path, name: str) -> Any:
+    """The TensorStore array of one leaf of the item at `path`, of which nothing is read yet."""
+    import tensorstore
 
-    partial: others may be stored there too.
-    """
+    base = {"driver": "ocdbt", "base": f"file://{path.absolute()}/", "path": f"{name.replace('/', '.')}/"}
+    return tensorstore.open({"driver": "zarr", "kvstore": base}, open=True).result()
+
+
+def restore_item(path: Path, abstract: PyTree) -> PyTree:
+    """`abstract` with its leaves read from `path`: jax.Arrays where a leaf has a sharding, else numpy arrays."""
     ocp = load_orbax()
     leaves, arguments, restored = {}, {}, {}
     for name, leaf in named_leaves(abstract).items():
@@ -133,6 +149,6 @@ def restore_item(path: Path, abstract: PyTree, *, partial: bool = False) -> PyTr
     if leaves:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             tree = checkpointer.restore(path.absolute(), args=ocp.args.PyTreeRestore(
-                item=nest(leaves), restore_args=nest(arguments), partial_restore=partial))
+                item=nest(leaves), restore_args=nest(arguments)))
         restored |= named_leaves(tree)
     return jax.tree.unflatten(jax.tree.structure(abstract), [restored[name] for name in named_leaves(abstract)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from purelm.training import manifests
 from purelm.training.checkpoint_items import (
     PyTree,
     check_same_model,
-    named_leaves,
+    is_empty,
     nest,
+    open_array,
     restore_item,
     state_items,
 )
@@ -75,16 +76,20 @@ def restore_latest(folder: str | os.PathLike[str], abstract_state: Any, *, at: i
 
 
 class StoredParams(NamedTuple):
-    """Parameters in a checkpoint whose every byte is right: `shapes` of what is stored, read one by one."""
+    """Parameters in a checkpoint whose every byte is right: `shapes` of what is stored, by names such as
+    layers/attention/query/kernel, read one by one and layer by layer."""
 
     path: Path
     shapes: dict[str, jax.ShapeDtypeStruct]
     step: int
 
-    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Those of these names, such as layers/attention/query/kernel, on the host."""
-        wanted = nest({name: self.shapes[name] for name in names})
-        return named_leaves(restore_item(self.path, wanted, partial=True))
+    def read(self, name: str, layer: int | None = None) -> np.ndarray:
+        """One array on the host, or one layer of a stacked one: no more of it is in memory."""
+        leaf = self.shapes[name]
+        if is_empty(leaf.shape):
+            return np.zeros(leaf.shape if layer is None else leaf.shape[1:], leaf.dtype)
+        stored = open_array(self.path, name)
+        return np.asarray((stored if layer is None else stored[layer]).read().result())
 
 
 def open_params(folder: str | os.PathLike[str], which: int | str, shapes: PyTree, *,

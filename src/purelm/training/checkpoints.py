@@ -23,9 +23,18 @@ import numpy as np
 import purelm
 from purelm.errors import UserError
 from purelm.training import manifests
-from purelm.training.checkpoint_items import dtypes_and_shapes, load_orbax, state_items, to_save
+from purelm.training.checkpoint_items import (
+    dtypes_and_shapes,
+    load_orbax,
+    piece_arguments,
+    state_items,
+    to_save,
+)
 from purelm.training.checkpoint_restore import Restored, Warn, restore_latest, restore_params, warn_on_stderr
 from purelm.training.manifests import Manifest, all_steps, best_step, latest_step
+
+# Of a file, and of what is compressed at once: both are held in memory whole while they are written and read.
+_PIECE_BYTES = 64 << 20
 
 __all__ = ["Checkpoints", "Restored", "all_steps", "best_step", "latest_step", "restore_latest",
            "restore_params"]
@@ -50,18 +59,15 @@ class Checkpoints:
         keep_last: newest good checkpoints kept.
         keep_best: keep the one of the lowest `metrics["loss"]` besides.
         warn: told of damaged checkpoints and failed deletions, a line each.
-        host_gigabytes: what copies of arrays may take while they are written; a save then waits for most of its
-            writing. None copies all at once.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep_last: int, keep_best: bool,
-                 warn: Warn = warn_on_stderr, host_gigabytes: int | None = None) -> None:
+                 warn: Warn = warn_on_stderr) -> None:
         self.folder = Path(folder).absolute()
         self._keep_last, self._keep_best, self._warn = keep_last, keep_best, warn
-        self._host_gigabytes = host_gigabytes
         self._checkpointer: Any = None
         self._saving: Manifest | None = None
         self._trusted: set[int] = set()  # written or restored by this object
@@ -120,9 +126,7 @@ class Checkpoints:
         ocp = load_orbax()
         if self._checkpointer is None:
             self._checkpointer = ocp.AsyncCheckpointer(
-                ocp.CompositeCheckpointHandler(**{
-                    item: ocp.PyTreeCheckpointHandler(save_device_host_concurrent_gb=self._host_gigabytes)
-                    for item in ("params", "ema", "optimizer")}),
+                ocp.CompositeCheckpointHandler(),
                 async_options=ocp.options.AsyncOptions(
                     post_finalization_callback=self._seal, create_directories_asynchronously=False))
         items = state_items(state)
@@ -133,7 +137,7 @@ class Checkpoints:
             metadata=json.loads(json.dumps({**(metadata or {}), "step": step, "versions": versions})),
             metrics={name: float(value) for name, value in (metrics or {}).items()},
             arrays={item: dtypes_and_shapes(tree) for item, tree in items.items()})
-        arguments = {item: ocp.args.PyTreeSave(tree) for item, tree in to_save(items).items()}
+        arguments = piece_arguments(ocp, to_save(items), _PIECE_BYTES)
         try:
             # force: a damaged or stale folder of this step is replaced.
             self._checkpointer.save(self.folder / str(step), args=ocp.args.Composite(**arguments), force=True)
