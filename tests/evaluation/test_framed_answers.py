@@ -17,7 +17,7 @@ from purelm.errors import UserError
 from purelm.evaluation import masked_language_modeling, span_corruption
 from purelm.inference import encode_prompt
 from purelm.inference.chat_prompts import chat_prompt
-from purelm.inference.prompts import text_begins
+from purelm.inference.prompts import plain_text, text_begins
 from purelm.inference.sequence_to_sequence import answer
 from purelm.inference.writing import Wish, automata_of
 from purelm.models import make_model
@@ -134,6 +134,7 @@ def test_prompts_begin_as_the_tokenizer_has_it():
     assert text_begins(gpt2, [97]) == 0 == text_begins(llama, [97])
     with pytest.raises(UserError, match="empty"):
         encode_prompt(gpt2, "")
+    assert plain_text(llama, np.array([97, PAD, 98])) == "ab"
     # Reddens where the text of a special token would fulfill a pattern.
     _, constraint = automata_of(llama, Wish(1, regex="<256>"))
     assert constraint.next_QC[0, constraint.classes_V[256]] < 0 <= constraint.next_QC[0, constraint.classes_V[ord("<")]]

@@ -32,6 +32,7 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
     Raises UserError for an empty text without end of text, or characters that the tokenizer does not know.
     """
     from purelm.inference import configured_sampler, encode_prompt
+    from purelm.inference.prompts import plain_text
 
     config, tokenizer = run.config, run.tokenizer
     written = continue_prompts(
@@ -39,7 +40,7 @@ def predict(run: LoadedRun, examples: Sequence[Mapping[str, Any]], *, batch_size
         max_new_tokens=config.decoding.max_new_tokens, sampler=configured_sampler(config.decoding), seed=config.seed,
         stop_id=tokenizer.special.stop, vocabulary_size=tokenizer.vocabulary_size, batch_size=batch_size,
         progress=progress)
-    return [{"text": tokenizer.decode(one.ids_T), "log_probability": one.log_probability,
+    return [{"text": plain_text(tokenizer, one.ids_T), "log_probability": one.log_probability,
              "probability": math.exp(one.log_probability), "ended": one.stopped} for one in written]
 
 

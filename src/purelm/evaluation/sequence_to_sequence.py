@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from purelm.config import Config
 from purelm.config.applies import check_decoding
 from purelm.errors import UserError
 from purelm.evaluation import text_metrics
 from purelm.evaluation.candidates import choose_sentences
+from purelm.inference.prompts import plain_text
 from purelm.inference.sequence_to_sequence import Answer, answer
 from purelm.tasks.sequence_to_sequence import FORMAT, encode_sources, pair_of
 from purelm.training.load import LoadedRun
@@ -44,10 +43,7 @@ def predict(run: LoadedRun, examples: Sequence[Example], *, batch_size: int,
 
 
 def _row(tokenizer: Any, found: Answer) -> Prediction:
-    # An imported model may write marks of other places than the end.
-    marks = tokenizer.special.every_id
-    ids_T = np.asarray([number for number in found.ids_T.tolist() if number not in marks], np.int32)
-    return {"text": tokenizer.decode(ids_T).strip(), "log_probability": found.log_probability,
+    return {"text": plain_text(tokenizer, found.ids_T).strip(), "log_probability": found.log_probability,
             "probability": math.exp(found.log_probability), "finished": found.finished}
 
 

@@ -7,6 +7,7 @@ from purelm.evaluation.continuations import continue_prompts
 from purelm.evaluation.dialogue import reply_room
 from purelm.inference import configured_sampler
 from purelm.inference.chat_prompts import Messages, chat_prompt
+from purelm.inference.prompts import plain_text
 from purelm.training.load import LoadedRun
 
 
@@ -20,4 +21,4 @@ def reply(run: LoadedRun, messages: Messages, *, seed: int, temperature: float |
     found, = continue_prompts(
         config.model, run.params, [prompt_T], max_new_tokens=longest, sampler=configured_sampler(config.decoding),
         seed=seed, stop_id=tokenizer.special.stop, vocabulary_size=tokenizer.vocabulary_size, batch_size=1)
-    return tokenizer.decode(found.ids_T).strip()
+    return plain_text(tokenizer, found.ids_T).strip()

@@ -51,6 +51,11 @@ def text_begins(tokenizer: Tokenizer, prompt_ids_T: Sequence[int] | np.ndarray) 
     return len(start) if tuple(map(int, prompt_ids_T[:len(start)])) == start else 0
 
 
+def plain_text(tokenizer: Tokenizer, ids_T: np.ndarray) -> str:
+    """The text of what was written, special tokens among it left out."""
+    return tokenizer.decode(ids_T[~np.isin(ids_T, list(tokenizer.special_ids))])
+
+
 def parse_prompt_ids(text: str, vocabulary_size: int) -> np.ndarray:
     """int32 [T] of comma-separated ids such as "0,1,2".
 
