@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 if sys.argv[1:2] == ["devices"]:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 
 import flax.struct
 import jax

@@ -20,8 +20,7 @@ WORKER = pathlib.Path(__file__).with_name("parallel_worker.py")
 
 def start(arguments, *, devices):
     environment = os.environ | {
-        # Compiled quickly rather than well: the steps are tiny.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen([sys.executable, str(WORKER), *map(str, arguments)], env=environment, text=True,

@@ -18,7 +18,7 @@ ARGUMENTS = [
     "--config.optimizer.name=sgd", "--config.optimizer.learning_rate=0.3", "--config.optimizer.weight_decay=0",
     "--config.optimizer.schedule=constant", "--config.optimizer.warmup=0", "--config.training.log_every=2",
     "--config.training.evaluate_every=5", "--config.training.checkpoint_every=10"]
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"}
 MESH = ["--config.parallel.engine=mesh", "--config.parallel.fsdp=2", "--config.parallel.tensor=2"]
 
 
@@ -77,7 +77,7 @@ def test_a_run_goes_on_with_another_engine_on_other_devices(command, alone, tmp_
                                        pytest.param(MESH, id="mesh", marks=pytest.mark.slow)])
 def test_two_processes_train_and_resume_as_one(arguments, command, alone, tmp_path):
     """Reddens when processes disagree on a batch, a best loss or a checkpoint (they then wait for each other)."""
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    devices = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"}
     for steps in (10, 20):
         with socket.socket() as free:
             free.bind(("localhost", 0))
