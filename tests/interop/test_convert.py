@@ -1,5 +1,6 @@
 """Published weights into a run folder and out of it again, whole."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -11,12 +12,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from purelm.config import load_json
 from purelm.errors import UserError
 from purelm.evaluation import evaluator_of
-from purelm.evaluation.report import with_decoding
+from purelm.evaluation.report import evaluate_run, with_decoding
 from purelm.inference import Sampler, encode_prompt, sample_ids
 from purelm.interop.exporting import export_run
 from purelm.interop.importing import import_checkpoint
+from purelm.training.launch import launch
 from purelm.training.load import load_run
 
 
@@ -242,3 +245,15 @@ def test_a_pretrained_encoder_begins_another_task(gpt2, folder, tmp_path):
     torch.testing.assert_close(*pooled)
     with pytest.raises(UserError, match="--task=classification: a head can be drawn for encoders alone"):
         import_checkpoint(str(folder / "gpt2"), str(tmp_path / "no"), task="classification")
+
+
+def test_an_imported_run_without_data_says_what_to_give(gpt2, tmp_path):
+    """Reddens where evaluating or training in it speaks of other data, or begins."""
+    config = load_json(gpt2[2] / "config.json")
+    (tmp_path / "input.txt").write_text("to be or not to be\n" * 50)
+    for call in (lambda: evaluate_run(str(gpt2[2])),
+                 lambda: launch(dataclasses.replace(config, data=dataclasses.replace(
+                     config.data, path=str(tmp_path / "input.txt"))), str(gpt2[2]))):
+        with pytest.raises(UserError, match="no data of their own; to evaluate, give --data_path=FILE; to train, give "
+                                            "another --workdir and --config.init_from="):
+            call()

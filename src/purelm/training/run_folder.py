@@ -157,10 +157,11 @@ def check_same_run(folder: RunFolder, config: Config) -> list[str]:
     Both configs are finalized ones. A folder with no config has nothing to compare.
 
     Raises:
-      UserError: a field differs that makes it another experiment.
+      UserError: a field differs that makes it another experiment, or it is no run that can go on.
     """
     if not folder.config.is_file():
         return []
+    _check_not_imported(folder)
     before, now = (_flatten(dataclasses.asdict(c), "config") for c in (load_json(folder.config), config))
     changed = [name for name in now if before[name] != now[name]]
     for name in changed:
@@ -174,12 +175,21 @@ def check_same_data(folder: RunFolder, data_fingerprint: dict[str, Any]) -> None
     """Nothing, where no run was begun in the folder.
 
     Raises:
-      UserError: the data is not the data that the run was begun with.
+      UserError: the data is not the data that the run was begun with, or it was begun with none.
     """
+    _check_not_imported(folder)
     if folder.record.is_file() and (before := read_record(folder)["data"]) != json.loads(json.dumps(data_fingerprint)):
         what = _difference(before, data_fingerprint)
         raise UserError(f"--workdir={folder.path}: its run was begun on other data ({what}); give the same files, "
                         "or another --workdir")
+
+
+def _check_not_imported(folder: RunFolder) -> None:
+    """Raises UserError where the folder holds published weights that were taken over: no data, no optimizer."""
+    if folder.record.is_file() and "imported" in read_record(folder)["data"]:
+        raise UserError(f"--workdir={folder.path}: holds weights that convert.py took over, with no data of their own; "
+                        "to evaluate, give --data_path=FILE; to train, give another --workdir and "
+                        f"--config.init_from={folder.path}")
 
 
 def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any], *,
