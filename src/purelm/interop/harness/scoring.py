@@ -61,6 +61,10 @@ class Row(NamedTuple):
         return list(dict.fromkeys(self.last_ids))
 
     @property
+    def num_pairs(self) -> int:
+        return self.longest - 1 + len(self.choices)
+
+    @property
     def pairs(self) -> list[tuple[int, int]]:
         """(place, the id that follows it): the longest continuation but its last id, then every last id."""
         end = len(self.inputs) - 1
@@ -69,7 +73,7 @@ class Row(NamedTuple):
 
 
 def make_rows(windows: Sequence[Window], context_length: int, *, share: bool = True) -> list[Row]:
-    """The rows that answer all windows, the longest first.
+    """The rows that answer all windows.
 
     Args:
       windows: no continuation longer than context_length.
@@ -85,7 +89,7 @@ def make_rows(windows: Sequence[Window], context_length: int, *, share: bool = T
         continuations = [windows[number].continuation for number in numbers]
         lengths = tuple(map(len, continuations))
         rows.append(Row(inputs, max(lengths), tuple(numbers), lengths, tuple(ids[-1] for ids in continuations)))
-    return sorted(rows, key=lambda row: (-len(row.inputs), row.inputs))
+    return rows
 
 
 def score_windows(config: Config, params: Any, windows: Sequence[Window], *, batch_size: int | None = None,
@@ -102,7 +106,8 @@ def score_windows(config: Config, params: Any, windows: Sequence[Window], *, bat
     Raises UserError for logits that are not finite.
     """
     model = config.model
-    rows = make_rows(windows, model.context_length, share=not model.prefix_attention)
+    rows = sorted(make_rows(windows, model.context_length, share=not model.prefix_attention),
+                  key=lambda row: (*(-size for size in shape_of([row], model.context_length)), row.inputs))
     if not rows:
         return
     batch_size = batch_size or automatic_batch_size(model, padded(len(rows[0].inputs), model.context_length))
@@ -127,6 +132,16 @@ def padded(length: int, largest: int) -> int:
     return min(size, largest)
 
 
+def shape_of(rows: Sequence[Row], context_length: int) -> tuple[int, int]:
+    """(T, P): tokens that the model reads of each row, and places of which the output layer gives logits.
+
+    P is a third, two thirds or all of T, as continuations are mostly shorter than their contexts.
+    """
+    length = padded(max(len(row.inputs) for row in rows), context_length)
+    most = max(row.num_pairs for row in rows)
+    return length, next(size for size in (length // 3, 2 * length // 3, length, padded(most, most)) if size >= most)
+
+
 def automatic_batch_size(model: ModelConfig, length: int) -> int:
     """Rows of `length` tokens that fit in half of an accelerator's free memory, or in a sixteenth of the host's, at
     most 1 GiB; a power of two."""
@@ -144,10 +159,7 @@ def automatic_batch_size(model: ModelConfig, length: int) -> int:
 
 def _dispatch(config: Config, params: Any, rows: Sequence[Row], batch_size: int) -> tuple[jax.Array, jax.Array]:
     """(log-probability, whether the likeliest) of each row's pairs, [B, P] each."""
-    length = padded(max(len(row.inputs) for row in rows), config.model.context_length)
-    most = max(len(row.pairs) for row in rows)
-    # Where only short continuations are asked for, as of most questions with choices, the output layer does less.
-    width = next(size for size in (max(length // 4, 4), length, padded(most, most)) if size >= most)
+    length, width = shape_of(rows, config.model.context_length)
     tokens_BT = np.zeros((batch_size, length), np.int32)
     places_BP, targets_BP = np.zeros((2, batch_size, width), np.int32)
     prefixes_B = np.ones(batch_size, np.int32)
@@ -155,9 +167,12 @@ def _dispatch(config: Config, params: Any, rows: Sequence[Row], batch_size: int)
         tokens_BT[number, :len(row.inputs)] = row.inputs
         places_BP[number, :len(row.pairs)], targets_BP[number, :len(row.pairs)] = np.transpose(row.pairs)
         prefixes_B[number] = len(row.inputs) - row.longest + 1
-    if batch_size * width * config.model.vocabulary_size * 4 > _LOGIT_BYTES:
-        config = dataclasses.replace(config, training=dataclasses.replace(config.training, loss_chunk=_CHUNK))
-    return _program(dataclasses.replace(config, seed=0))(params, tokens_BT, places_BP, targets_BP, prefixes_B)
+    large = batch_size * width * config.model.vocabulary_size * 4 > _LOGIT_BYTES
+    program = _program(dataclasses.replace(
+        config, seed=0, training=dataclasses.replace(config.training, loss_chunk=_CHUNK if large else None),
+        # There are many shapes: a loop over layers compiles in half of the time, or less.
+        model=dataclasses.replace(config.model, scan_layers=True)))
+    return program(params, tokens_BT, places_BP, targets_BP, prefixes_B)
 
 
 @functools.lru_cache(maxsize=8)
