@@ -124,7 +124,7 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 def _is_knob(node: ast.AST) -> bool:
-    """Whether it declares a field of the config, whose second argument is its documentation (config/schema.py)."""
+    """Whether it declares a field of the config, whose second argument is its documentation (config/knob.py)."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "knob"
 
 
