@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import parity
 import pytest
+from published_configs import BERT_CHINESE, DISTILBERT_BASE, XLM_ROBERTA_BASE
 
 from purelm.config import Config, TaskConfig, resolve_model
 from purelm.errors import UserError
@@ -116,29 +117,11 @@ def test_tasks_read_them_as_transformers_does(name):
 
 def test_released_configs_are_understood():
     """config.json of bert-base-chinese, xlm-roberta-base and distilbert-base-uncased, field by field."""
-    config = parity.read_model("bert", {
-        "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "directionality": "bidi",
-        "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768, "initializer_range": 0.02,
-        "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert",
-        "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0, "pooler_fc_size": 768,
-        "pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3, "pooler_size_per_head": 128,
-        "pooler_type": "first_token_transform", "type_vocab_size": 2, "vocab_size": 21128,
-        "position_embedding_type": "absolute", "gradient_checkpointing": False}, MASKED_TASK)
+    config = parity.read_model("bert", BERT_CHINESE, MASKED_TASK)
     assert (config.vocabulary_size, config.token_types, config.norm_epsilon) == (21128, 2, 1e-12)
-    config = parity.read_model("xlm-roberta", {
-        "architectures": ["XLMRobertaForMaskedLM"], "attention_probs_dropout_prob": 0.1, "bos_token_id": 0,
-        "eos_token_id": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768,
-        "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 514,
-        "model_type": "xlm-roberta", "num_attention_heads": 12, "num_hidden_layers": 12, "output_past": True,
-        "pad_token_id": 1, "position_embedding_type": "absolute", "transformers_version": "4.17.0.dev0",
-        "type_vocab_size": 1, "use_cache": True, "vocab_size": 250002}, MASKED_TASK)
+    config = parity.read_model("xlm-roberta", XLM_ROBERTA_BASE, MASKED_TASK)
     assert (config.context_length, config.position_offset, config.token_types) == (512, 2, 1)
-    config = parity.read_model("distilbert", {
-        "activation": "gelu", "architectures": ["DistilBertForMaskedLM"], "attention_dropout": 0.1, "dim": 768,
-        "dropout": 0.1, "hidden_dim": 3072, "initializer_range": 0.02, "max_position_embeddings": 512,
-        "model_type": "distilbert", "n_heads": 12, "n_layers": 6, "pad_token_id": 0, "qa_dropout": 0.1,
-        "seq_classif_dropout": 0.2, "sinusoidal_pos_embds": False, "tie_weights_": True,
-        "transformers_version": "4.10.0.dev0", "vocab_size": 30522}, MASKED_TASK)
+    config = parity.read_model("distilbert", DISTILBERT_BASE, MASKED_TASK)
     assert (config.token_types, config.num_layers, config.classifier_dropout) == (0, 6, 0.0)
 
 

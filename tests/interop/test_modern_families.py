@@ -6,6 +6,18 @@ import copy
 
 import parity
 import pytest
+from published_configs import (
+    GEMMA2,
+    GEMMA2_27B,
+    GEMMA3,
+    MISTRAL,
+    MISTRAL_03,
+    OLMO2,
+    QWEN2,
+    QWEN2_500M,
+    QWEN2_YARN,
+    QWEN3,
+)
 
 from purelm.config import ModelConfig
 from purelm.errors import UserError
@@ -117,61 +129,15 @@ def test_the_network_is_transformers(family, fields):
     parity.check_decoder(family(**copy.deepcopy(fields)))  # transformers writes into rope_parameters.
 
 
-# The fields that the released files have, as far as they differ from family to family; those of all are added.
-TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16", "transformers_version": "4.34.0.dev0",
-          "use_cache": True, "initializer_range": 0.02}
-MISTRAL = TOKENS | {
-    "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu", "hidden_size": 4096,
-    "intermediate_size": 14336, "max_position_embeddings": 32768, "num_attention_heads": 32, "num_hidden_layers": 32,
-    "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096,
-    "tie_word_embeddings": False, "vocab_size": 32000}
-QWEN2 = TOKENS | {
-    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "attention_dropout": 0.0, "hidden_act": "silu",
-    "hidden_size": 3584, "intermediate_size": 18944, "max_position_embeddings": 32768, "max_window_layers": 28,
-    "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
-    "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": False, "use_sliding_window": False,
-    "vocab_size": 152064}
-QWEN3 = TOKENS | {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": False, "attention_dropout": 0.0,
-    "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
-    "max_position_embeddings": 40960, "max_window_layers": 28, "num_attention_heads": 16, "num_hidden_layers": 28,
-    "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000,
-    "sliding_window": None, "tie_word_embeddings": True, "use_sliding_window": False, "vocab_size": 151936}
-GEMMA2 = TOKENS | {
-    "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "attention_bias": False, "attention_dropout": 0.0,
-    "attn_logit_softcapping": 50.0, "cache_implementation": "hybrid", "final_logit_softcapping": 30.0, "head_dim": 256,
-    "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304,
-    "intermediate_size": 9216, "max_position_embeddings": 8192, "num_attention_heads": 8, "num_hidden_layers": 26,
-    "num_key_value_heads": 4, "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
-    "rope_theta": 10000.0, "sliding_window": 4096, "vocab_size": 256000}
-GEMMA3 = TOKENS | {
-    "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "attention_bias": False,
-    "attention_dropout": 0.0, "attn_logit_softcapping": None, "cache_implementation": "hybrid",
-    "eos_token_id": [1, 106], "final_logit_softcapping": None, "head_dim": 256,
-    "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152, "intermediate_size": 6912,
-    "max_position_embeddings": 32768, "num_attention_heads": 4, "num_hidden_layers": 26,
-    "num_key_value_heads": 1, "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
-    "rope_local_base_freq": 10000, "rope_scaling": None, "rope_theta": 1000000, "sliding_window": 512,
-    "sliding_window_pattern": 6, "vocab_size": 262144}
-OLMO2 = TOKENS | {
-    "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2", "attention_bias": False, "attention_dropout": 0.0,
-    "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 4096,
-    "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "pad_token_id": 100277,
-    "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 500000, "tie_word_embeddings": False,
-    "vocab_size": 100352}
-QWEN2_YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 PATTERN = ("window",) * 5 + ("full",)
 PUBLISHED = {
     "mistral-0.1": (MISTRAL, {"attention_window": 4096, "attention_pattern": (), "num_kv_heads": 8, "head_size": 128,
                               "tied_embeddings": False, "rope_base": 10_000.0, "norm_epsilon": 1e-5}),
-    "mistral-0.3": (MISTRAL | {"sliding_window": None, "rope_theta": 1000000.0, "attention_dropout": 0.0,
-                               "vocab_size": 32768}, {"attention_window": None, "rope_base": 1e6}),
+    "mistral-0.3": (MISTRAL_03, {"attention_window": None, "rope_base": 1e6}),
     "mistral-nemo": (MISTRAL | {"sliding_window": None, "head_dim": 128, "hidden_size": 5120}, {"head_size": 128}),
-    "qwen2-0.5b": (QWEN2 | {"hidden_size": 896, "intermediate_size": 4864, "max_window_layers": 24,
-                            "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2,
-                            "tie_word_embeddings": True, "vocab_size": 151936},
-                   {"tied_embeddings": True, "head_size": 64, "attention_window": None, "query_key_value_bias": True,
-                    "attention_output_bias": None, "bias": False}),
+    "qwen2-0.5b": (QWEN2_500M, {
+        "tied_embeddings": True, "head_size": 64, "attention_window": None, "query_key_value_bias": True,
+        "attention_output_bias": None, "bias": False}),
     "qwen2.5-7b-instruct": (QWEN2 | {"rope_scaling": QWEN2_YARN}, {
         "rope_scaling": "yarn", "rope_scaling_factor": 4.0, "rope_original_length": 32768, "rope_base": 1e6}),
     "qwen2.5-7b": (QWEN2 | {"use_mrope": False, "max_position_embeddings": 131072}, {"context_length": 131_072}),
@@ -180,8 +146,7 @@ PUBLISHED = {
     "gemma-2-2b": (GEMMA2, {"attention_pattern": ("window", "full"), "attention_window": 4096, "attention_softcap": 50,
                             "logits_softcap": 30, "attention_scale": None, "tied_embeddings": True, "head_size": 256,
                             "feed_forward": "geglu_tanh", "norm_place": "sandwich", "norm_offset": True}),
-    "gemma-2-27b": (GEMMA2 | {"query_pre_attn_scalar": 144, "head_dim": 128, "num_attention_heads": 32,
-                              "sliding_window_size": 4096, "hidden_size": 4608}, {"attention_scale": 1 / 12}),
+    "gemma-2-27b": (GEMMA2_27B, {"attention_scale": 1 / 12}),
     "gemma-3-1b-it": (GEMMA3, {"attention_pattern": PATTERN, "attention_window": 512, "rope_base": 1e6,
                                "rope_local_base": 1e4, "rope_scaling": "none", "qk_norm": True, "logits_softcap": None,
                                "attention_softcap": None, "tied_embeddings": True}),

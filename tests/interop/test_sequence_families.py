@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import parity
 import pytest
+from published_configs import BART_LARGE, OPUS_MT, T5_SMALL
 
 from purelm.config import Config, DecodingConfig, ModelConfig, TaskConfig, presets
 from purelm.data.tokenizers import SpecialIds
@@ -206,49 +207,20 @@ def read(model_type: str, **values: Any) -> ModelConfig:
     return parity.read_model(model_type, {"model_type": model_type, **values}, "sequence_to_sequence")
 
 
-# As published, with fields that transformers reads no more.
-T5_SMALL = {"d_ff": 2048, "d_kv": 64, "d_model": 512, "decoder_start_token_id": 0, "dropout_rate": 0.1,
-            "eos_token_id": 1, "initializer_factor": 1.0, "is_encoder_decoder": True, "layer_norm_epsilon": 1e-06,
-            "n_positions": 512, "num_heads": 8, "num_layers": 6, "output_past": True, "pad_token_id": 0,
-            "relative_attention_num_buckets": 32, "task_specific_params": {}, "vocab_size": 32128}
-BART_LARGE = {
-    "_num_labels": 3, "activation_dropout": 0.1, "activation_function": "gelu", "add_bias_logits": False,
-    "add_final_layer_norm": False, "attention_dropout": 0.1, "bos_token_id": 0, "classif_dropout": 0.1,
-    "d_model": 1024, "decoder_attention_heads": 16, "decoder_ffn_dim": 4096, "decoder_layerdrop": 0.0,
-    "decoder_layers": 12, "decoder_start_token_id": 2, "dropout": 0.1, "early_stopping": True,
-    "encoder_attention_heads": 16, "encoder_ffn_dim": 4096, "encoder_layerdrop": 0.0, "encoder_layers": 12,
-    "eos_token_id": 2, "forced_eos_token_id": 2, "gradient_checkpointing": False, "id2label": {}, "init_std": 0.02,
-    "is_encoder_decoder": True, "label2id": {}, "max_position_embeddings": 1024, "no_repeat_ngram_size": 3,
-    "normalize_before": False, "normalize_embedding": True, "num_beams": 4, "num_hidden_layers": 12,
-    "pad_token_id": 1, "prefix": " ", "scale_embedding": False, "static_position_embeddings": False,
-    "extra_pos_embeddings": 2, "task_specific_params": {}, "use_cache": True, "vocab_size": 50265}
-OPUS_MT = {
-    "_num_labels": 3, "activation_dropout": 0.0, "activation_function": "swish", "add_bias_logits": False,
-    "add_final_layer_norm": False, "attention_dropout": 0.0, "bad_words_ids": [[58100]], "bos_token_id": 0,
-    "classif_dropout": 0.0, "d_model": 512, "decoder_attention_heads": 8, "decoder_ffn_dim": 2048,
-    "decoder_layerdrop": 0.0, "decoder_layers": 6, "decoder_start_token_id": 58100, "decoder_vocab_size": 58101,
-    "dropout": 0.1, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048, "encoder_layerdrop": 0.0,
-    "encoder_layers": 6, "eos_token_id": 0, "extra_pos_embeddings": 58101, "forced_eos_token_id": 0, "init_std": 0.02,
-    "is_encoder_decoder": True, "max_length": 512, "max_position_embeddings": 512, "normalize_before": False,
-    "normalize_embedding": False, "num_beams": 6, "num_hidden_layers": 6, "pad_token_id": 58100,
-    "scale_embedding": True, "share_encoder_decoder_embeddings": True, "static_position_embeddings": True,
-    "vocab_size": 58101}
-
-
-@pytest.mark.parametrize("model_type,values,expected", [
-    ("t5", T5_SMALL, presets.t5("small", attention_scale=1.0, **ALL_DROPOUTS)),
-    ("t5", {**T5_SMALL, "d_ff": 1024, "num_heads": 6, "num_layers": 8, "num_decoder_layers": 8, "is_gated_act": True,
-            "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+@pytest.mark.parametrize("values,expected", [
+    (T5_SMALL, presets.t5("small", attention_scale=1.0, **ALL_DROPOUTS)),
+    ({**T5_SMALL, "d_ff": 1024, "num_heads": 6, "num_layers": 8, "num_decoder_layers": 8, "is_gated_act": True,
+      "dense_act_fn": "gelu_new", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
      presets.t5("small", version="1.1", attention_scale=1.0, **ALL_DROPOUTS)),
-    ("bart", BART_LARGE, presets.bart("base", num_layers=12, num_heads=16, width=1024, feed_forward_width=4096,
-                                      position_offset=2, **ALL_DROPOUTS)),
-    ("marian", OPUS_MT, presets.vaswani("base", vocabulary_size=58_101, context_length=512, feed_forward="silu",
-                                        norm_epsilon=1e-5, head_bias=True, sinusoidal_halves=True))],
+    (BART_LARGE, presets.bart("base", num_layers=12, num_heads=16, width=1024, feed_forward_width=4096,
+                              position_offset=2, **ALL_DROPOUTS)),
+    (OPUS_MT, presets.vaswani("base", vocabulary_size=58_101, context_length=512, feed_forward="silu",
+                              norm_epsilon=1e-5, head_bias=True, sinusoidal_halves=True))],
     ids=["t5-small", "t5-v1_1-small", "bart-large", "opus-mt"])
-def test_published_configs_are_the_presets(model_type: str, values: dict[str, Any], expected: ModelConfig) -> None:
+def test_published_configs_are_the_presets(values: dict[str, Any], expected: ModelConfig) -> None:
     """But for how parameters start, which no checkpoint says."""
     start = {name: getattr(expected, name) for name in ("initialization", "initialization_stddev")}
-    assert dataclasses.replace(read(model_type, **values), **start) == expected
+    assert dataclasses.replace(read(**values), **start) == expected
 
 
 @pytest.mark.parametrize("model_type,values,named", [
@@ -285,7 +257,7 @@ def test_what_cannot_be_taken_over_is_named(model_type: str, values: dict[str, A
 
 def test_bart_without_an_output_layer_has_no_bias_of_it() -> None:
     """The class of BART's own checkpoints."""
-    model = read("bart", **BART_LARGE, architectures=["BartModel"])
+    model = read(**BART_LARGE | {"architectures": ["BartModel"]})
     assert not model.head_bias and "final_logits_bias" not in {
         tensor.theirs for tensor in bart.tensors(model, "sequence_to_sequence")}
 
