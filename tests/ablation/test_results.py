@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purelm.ablation import agreement, results
+from purelm.ablation import agreement, results, scaling
 from purelm.ablation.comparisons import Rules, results_of
 from purelm.ablation.plan import plan_cells
 from purelm.ablation.search_results import sensitivity_of
@@ -243,7 +243,7 @@ def test_agreement_is_scipys():
     assert agreement.kendall_interval([[1.0, 2.0], [1.0]], [1, 2], 0.95) is None
 
 
-def test_fit_of_cells(tmp_path):
+def test_fit_of_cells(tmp_path, monkeypatch):
     """Reddens where embeddings are counted, or the tokens of a step are not."""
     sizes = {f"n{layers}d{steps}": {"model.num_layers": layers, "training.num_steps": steps}
              for layers in (1, 2, 4) for steps in (11, 20, 40)}
@@ -254,6 +254,7 @@ def test_fit_of_cells(tmp_path):
         loss = 1.5 + 30 / (layers * 12_000)**0.4 + 20 / (steps * 32 * 16)**0.3
         write(tmp_path, cell.key, metrics={"validation/loss": loss})
         (tmp_path / cell.folder / "config.json").write_text(to_json(cell.config))
+    monkeypatch.setitem(scaling.fit_chinchilla.__kwdefaults__, "resamples", 20)
     found = results.table_of(table, str(tmp_path))
     points = {point["row"]: point for point in found.fit["points"]}
     assert points["n1d20"]["tokens"] == 20 * 32 * 16

@@ -5,6 +5,7 @@ usage: parallel_worker.py OUT.npz ENGINES [COORDINATOR NUM_PROCESSES PROCESS_ID]
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import jax
@@ -73,6 +74,7 @@ def dropout_keys() -> np.ndarray:
 
 
 def main() -> None:
+    gc.disable()  # Tracing makes many objects and little garbage.
     out, names, *distributed = sys.argv[1:]
     if distributed:
         coordinator, count, number = distributed[0], int(distributed[1]), int(distributed[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ def batch_of(cell: int, number: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    gc.disable()  # Tracing makes many objects and little garbage.
     for name, (parallel, together, alone, count) in CASES.items():
         config = make_config(parallel=parallel, training={"accumulation_steps": 2, "ema_decay": 0.9})
         configs = [dataclasses.replace(config, seed=seed, optimizer=dataclasses.replace(
