@@ -13,7 +13,8 @@ from purelm.config import Config, ModelConfig, resolve_model
 from purelm.errors import UserError
 from purelm.interop.checkpoint import read_model
 from purelm.interop.checkpoint_files import numpy_type, read_json
-from purelm.interop.choosing import Choice, choose_family, differences, export_task
+from purelm.interop.choosing import Choice, choose_family, export_task
+from purelm.interop.differences import differences
 from purelm.interop.families import family_of
 from purelm.interop.generation import token_fields
 from purelm.interop.importing import ORIGINALS, TENSORS

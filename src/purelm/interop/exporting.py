@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from purelm.config import Config, ModelConfig, resolve_model
+from purelm.config import Config
 from purelm.config.shapes import TRANSFORMERS
 from purelm.errors import UserError
 from purelm.interop.checkpoint_files import Writer
-from purelm.interop.choosing import differences, export_task, folded
+from purelm.interop.choosing import export_task
 from purelm.interop.export_plan import Plan, make_plan
 from purelm.interop.generation import generation_fields
 from purelm.interop.importing import KEPT, TENSORS
@@ -79,25 +79,13 @@ def export_run(
         shutil.rmtree(partial, ignore_errors=True)
     notes = [f"{plan.choice.architecture} ({plan.config['model_type']}), step {step}, "
              f"{sum(int(np.prod(shape)) for _, _, shape in plan.entries.values()):,} numbers"]
-    notes += _departures(config, plan.choice.model)
+    notes += [step.note for step in plan.choice.steps]
     return Exported(tuple(sorted(target.iterdir())), tuple(notes))
-
-
-def _departures(config: Config, written: ModelConfig) -> list[str]:
-    """What is written otherwise than the run has it, though it computes the same."""
-    model, lines = resolve_model(config.model, config.model.vocabulary_size), []
-    if model.embedding_norm and not written.embedding_norm:
-        lines.append("the norm of embeddings is folded into their table"
-                     + (", and the output layer has a table of its own" if model.tied_embeddings else ""))
-        model = folded(model)
-    if more := differences(model, written):
-        lines.append(f"the family has what the model has not, written as zeros (scales as ones): {', '.join(more)}")
-    return lines
 
 
 def _write_weights(partial: pathlib.Path, run: RunFolder, config: Config, checkpoint: str, plan: Plan,
                    progress: Callable[[int, int], None] | None) -> int:
-    leaves = open_leaves(run, config, checkpoint, plan.choice.model)
+    leaves = open_leaves(run, config, checkpoint, plan.choice.steps)
     files: dict[str, dict[str, tuple[np.dtype, tuple[int, ...]]]] = {}
     for name, (file, dtype, shape) in plan.entries.items():
         files.setdefault(file, {})[name] = (dtype, shape)
