@@ -42,8 +42,8 @@ class Vaswani(torch.nn.Module):
     def __init__(self, norm_first):
         super().__init__()
         options = {"dim_feedforward": 24, "dropout": 0.0, "activation": "relu", "batch_first": True,
-                   "norm_first": norm_first, "layer_norm_eps": 1e-6}
-        norms = [torch.nn.LayerNorm(16, eps=1e-6) if norm_first else None for _ in range(2)]
+                   "norm_first": norm_first, "layer_norm_eps": 1e-5}
+        norms = [torch.nn.LayerNorm(16, eps=1e-5) if norm_first else None for _ in range(2)]
         self.embedding = torch.nn.Embedding(29, 16)
         self.encoder = torch.nn.TransformerEncoder(
             torch.nn.TransformerEncoderLayer(16, 4, **options), 2, norms[0], enable_nested_tensor=False)
