@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 # Together they take every rewrite, with biases where there can be some: each reddens where a leaf of one is forgotten,
-# scaled by another number, or rewritten in another order.
+# scaled by another number, or rewritten in another order. A large epsilon makes a norm tell x from 4 x.
 CASES = {
     "marian": Case(presets.vaswani("tiny", **TWO_STACKS, num_kv_heads=2, attention_scale=0.3), "marian",
                    ("bias", "sinusoidal_halves", "attention_scale", "num_kv_heads")),
@@ -54,7 +54,7 @@ CASES = {
                                          query_key_value_bias=False), "gpt_neox",
                      ("bias", "num_kv_heads", "parallel_norms")),
     "qwen3": Case(dataclasses.replace(LLAMA, embedding_norm=True, norm_scale=False, qk_norm=True, attention_scale=0.3,
-                                      num_kv_heads=2, embedding_scale="sqrt_width"), "qwen3",
+                                      num_kv_heads=2, embedding_scale="sqrt_width", norm_epsilon=0.3), "qwen3",
                   ("bias", "embedding_norm", "attention_scale")),
     "gemma2": Case(dataclasses.replace(LLAMA, feed_forward="geglu_tanh", norm_place="sandwich", norm_offset=False,
                                        residual_scale="rezero", attention_softcap=5.0), "gemma2",

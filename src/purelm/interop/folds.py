@@ -223,15 +223,14 @@ def _unshared_leaf(step: Step, read: Read, path: str, layer: int | None) -> np.n
 
 def _repeated(model: ModelConfig, wanted: ModelConfig) -> ModelConfig | None:
     """Each query head has its own copy of keys and values."""
-    if num_kv_heads(wanted) % num_kv_heads(model):
+    if num_kv_heads(wanted) % num_kv_heads(model) or model.qk_norm_over == "all_heads":
         return None
     return dataclasses.replace(model, num_kv_heads=num_kv_heads(wanted))
 
 
 def _repeated_leaf(step: Step, read: Read, path: str, layer: int | None) -> np.ndarray:
     array = read(path, layer)
-    over_all = path.endswith("/key_norm/scale") and step.before.qk_norm_over == "all_heads"
-    if not (over_all or re.fullmatch(r"(encoder/)?layers/(cross_)?attention/(key|value)/\w+", path)):
+    if not re.fullmatch(r"(encoder/)?layers/(cross_)?attention/(key|value)/\w+", path):
         return array
     times, size = num_kv_heads(step.after) // num_kv_heads(step.before), head_size(step.before)
     return np.repeat(array.reshape(*array.shape[:-1], -1, size), times, axis=-2).reshape(*array.shape[:-1], -1)
