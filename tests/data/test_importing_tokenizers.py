@@ -92,13 +92,21 @@ def test_where_a_chat_template_stands(tmp_path, source):
     assert import_tokenizer(folder, "language_modeling", "llama", {}).chat_template == "yes"
 
 
+def test_extra_ids_among_the_pieces_are_not_added_again(tmp_path):
+    """As T5X publishes T5's model. Reddens where a model of type t5 gets 100 more without a look."""
+    (tmp_path / "spiece.model").write_bytes(published.sentencepiece_model(
+        vocab_size=300, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, user_defined_symbols=["\u2581<extra_id_0>"]))
+    ours = import_tokenizer(tmp_path, "sequence_to_sequence", "t5", {})
+    assert ours.vocabulary_size == ours._model.get_piece_size() and ours.encode("a <extra_id_0>").tolist()[-1] == 3
+
+
 def test_an_empty_folder_has_no_tokenizer(tmp_path):
     assert import_tokenizer(tmp_path, "language_modeling", "gpt2", {}) is None
 
 
 def test_a_pattern_is_named_where_the_model_does_not_say_it(tmp_path):
     folder = published.tiktoken(tmp_path, "cl100k.tiktoken")
-    with pytest.raises(UserError, match="name its pattern, one of gpt2, cl100k, o200k, llama3, qwen, r50k"):
+    with pytest.raises(UserError, match="name its pattern, one of gpt2, cl100k, o200k, llama3, qwen, r50k, p50k"):
         import_tokenizer(folder, "language_modeling", "other", {})
     with pytest.raises(UserError, match="no pattern is called 'cl100'; did you mean 'cl100k'"):
         import_tokenizer(folder, "language_modeling", "other", {}, pattern="cl100")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -30,7 +32,9 @@ PATTERNS = {
     "llama3": rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
     "qwen": rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
 }
-PATTERNS["r50k"] = PATTERNS["gpt2"]
+PATTERNS["r50k"] = PATTERNS["p50k"] = PATTERNS["gpt2"]
+# Qwen's own tokenizers compose characters (Unicode's normal form C) before they divide a text.
+NORMAL_FORMS = {name: "NFC" if name == "qwen" else None for name in PATTERNS}
 _PATTERN_OF_MODEL = {"gpt2": "gpt2", "llama": "llama3", "qwen": "qwen", "qwen2": "qwen", "qwen3": "qwen"}
 _RESERVED = "<|reserved_special_token_{}|>"
 # Special tokens by their distance from the last rank.
@@ -47,11 +51,18 @@ _SPECIAL = {
                             *(f"<|extra_{number}|>" for number in range(205))])),
 }
 _SPECIAL["r50k"] = _SPECIAL["gpt2"]
+# Its ranks go on after the end of text.
+_SPECIAL["p50k"] = {-25: "<|endoftext|>"}
+# tiktoken panics at white space of a million characters in a row.
+_LONGEST_SPACE = 900_000
+# Characters of a text from which on a thread for each is worth its while.
+_LONG = 20_000
 
 
 class TiktokenTokenizer(ImportedTokenizer):
     """Byte-level BPE whose ids are the ranks. Options: "file" names the ranks, "pattern" is the regular expression of
-    words. No byte is unknown, and every text comes back exactly."""
+    words, "normal_form" the one of Unicode's that a text is put into before, or None. No byte is unknown, and a text in
+    that form comes back exactly."""
 
     kind = "tiktoken"
 
@@ -63,19 +74,36 @@ class TiktokenTokenizer(ImportedTokenizer):
                                  special_tokens=dict(self.settings.special_tokens))
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        for text in texts:
-            check_encodable(text)
-        return [np.asarray(ids, np.int32) for ids in self._encoding.encode_ordinary_batch(list(texts))]
+        texts = [self._normal(text) for text in texts]
+        if sum(map(len, texts)) < _LONG * len(texts):
+            found = map(self._encoding.encode_ordinary, texts)
+        else:
+            found = self._encoding.encode_ordinary_batch(texts)
+        return [np.asarray(ids, np.int32) for ids in found]
 
     def encode_with_specials(self, text: str) -> np.ndarray:
+        return np.asarray(self._encoding.encode(self._normal(text), allowed_special="all"), np.int32)
+
+    def _normal(self, text: str) -> str:
+        """`text` as it is divided; UserError where the library cannot."""
         check_encodable(text)
-        return np.asarray(self._encoding.encode(text, allowed_special="all"), np.int32)
+        if len(text) > _LONGEST_SPACE and max(map(len, re.findall(r"\s+", text)), default=0) > _LONGEST_SPACE:
+            raise UserError(f"the text has more than {_LONGEST_SPACE} characters of white space in a row, which "
+                            "tiktoken cannot divide; take them out")
+        form = self.settings.options["normal_form"]
+        return text if form is None else unicodedata.normalize(form, text)
 
     def _decode(self, ids: list[int]) -> str:
         return b"".join(self.token_bytes[number] for number in ids).decode("utf-8", errors="replace")
 
     def spans(self, text: str) -> np.ndarray:
-        return Tokenizer.spans(self, text)
+        """int64 [T, 2]: of `text` as it was given; characters that became one are its place together."""
+        normal = self._normal(text)
+        found = Tokenizer.spans(self, normal)
+        if normal == text:
+            return found
+        places = _places(text, self.settings.options["normal_form"])
+        return np.stack([places[found[:, 0], 0], places[found[:, 1] - 1, 1]], axis=1)
 
     def _base_bytes(self) -> list[bytes]:
         found = [b""] * self.vocabulary_size
@@ -84,6 +112,23 @@ class TiktokenTokenizer(ImportedTokenizer):
         for text, number in self.settings.special_tokens.items():
             found[number] = text.encode("utf-8")
         return found
+
+
+def _places(text: str, form: str) -> np.ndarray:
+    """int64 [N, 2]: the characters [start, stop) of `text` that each of its normal form's came from."""
+
+    def normal(part: str) -> str:
+        return unicodedata.normalize(form, part)
+
+    found, start = [], 0
+    for stop in range(1, len(text) + 1):
+        # A mark belongs to what it stands on, and some letters (Korean vowels) join the one before.
+        joins = stop < len(text) and (unicodedata.combining(unicodedata.normalize("NFD", text[stop])[0]) or
+                                      normal(text[start:stop + 1]) != normal(text[start:stop]) + normal(text[stop]))
+        if not joins:
+            found += [(start, stop)] * len(normal(text[start:stop]))
+            start = stop
+    return np.asarray(found, np.int64).reshape(-1, 2)
 
 
 def is_ranks(content: bytes) -> bool:

@@ -11,8 +11,9 @@ from purelm.data.tokenizers.base import Tokenizer
 from purelm.data.tokenizers.imported import ImportedSettings, ImportedTokenizer, packed
 from purelm.data.tokenizers.imported_json import HuggingFaceTokenizer, open_backend
 from purelm.data.tokenizers.imported_marian import SOURCE, TARGET, VOCABULARY, MarianTokenizer
-from purelm.data.tokenizers.imported_sentencepiece import SentencePieceTokenizer
+from purelm.data.tokenizers.imported_sentencepiece import SPACE, SentencePieceTokenizer
 from purelm.data.tokenizers.imported_tiktoken import (
+    NORMAL_FORMS,
     PATTERNS,
     TiktokenTokenizer,
     is_ranks,
@@ -131,7 +132,7 @@ def _sentencepiece(folder: pathlib.Path, described: Described, task: str, model_
     model = sentencepiece_processor((folder / name).read_bytes(), str(folder / name))
     size = model.get_piece_size()
     pieces = [model.id_to_piece(number) for number in range(size)]
-    extra = _extra_ids(described, model_type, fields)
+    extra = _extra_ids(described, model_type, pieces)
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     # The last extra id comes first: <extra_id_0> has the largest id of all.
     special = {piece: number for piece, number in vocabulary.items()
@@ -151,11 +152,11 @@ def _sentencepiece(folder: pathlib.Path, described: Described, task: str, model_
                  max(size, *(number + 1 for number in special.values())), options)
 
 
-def _extra_ids(described: Described, model_type: str, fields: Mapping[str, Any]) -> int:
-    """T5's class has 100 where no file says otherwise; mT5's models have none beyond their pieces."""
+def _extra_ids(described: Described, model_type: str, pieces: Sequence[str]) -> int:
+    """T5's class has 100 where no file says otherwise; mT5's models, and T5X's, have theirs among the pieces."""
     if "extra_ids" in described.config:
         return int(described.config["extra_ids"])
-    return 100 if model_type == "t5" else 0
+    return 100 if model_type == "t5" and f"{SPACE}<extra_id_0>" not in pieces else 0
 
 
 def _tiktoken(folder: pathlib.Path, described: Described, task: str, model_type: str, fields: Mapping[str, Any],
@@ -170,7 +171,7 @@ def _tiktoken(folder: pathlib.Path, described: Described, task: str, model_type:
     described = described._replace(named={**{key: text for key, text in described.named.items() if text in special},
                                           **{key: text for key, text in names.items()
                                              if described.named.get(key) not in special}})
-    options = {"file": name, "pattern": PATTERNS[pattern]}
+    options = {"file": name, "pattern": PATTERNS[pattern], "normal_form": NORMAL_FORMS[pattern]}
     return _made(TiktokenTokenizer, folder, [name], described, task, model_type, fields, frame, special,
                  1 + max(*ranks.values(), *special.values()), options)
 
