@@ -23,13 +23,14 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
                                                                        engine, server, load (--target, --draft:
                                                                        speculative decoding)
   python experiments/benchmark.py --suite=interop                      published weights: import, memory, fine-tuning
+  python experiments/benchmark.py --only=exports                       no speed: what each config can be written as
 """
 
 SUITES = {
     "training": ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors",
                  "together"),
     "decode": ("sampling", "beams", "quantization", "engine", "speculative", "first_token", "load"),
-    "interop": ("fine_tuning", "importing", "import_memory"),
+    "interop": ("fine_tuning", "importing", "import_memory", "exports"),
 }
 TABLES = tuple(dict.fromkeys(name for tables in SUITES.values() for name in tables))
 SUITE = flags.DEFINE_enum("suite", "training", list(SUITES), "tables that belong together")
@@ -62,6 +63,7 @@ TITLES = {
     "first_token": "Time to the first token through HTTP",
     "fine_tuning": "A step of fine-tuning BERT base, batch 8 x 128 tokens, float32, dropout 0.1",
     "importing": "Taking over a checkpoint of 500 MB (GPT-2 124M, float32)",
+    "exports": "The family of published models that each config and preset is written as (convert.py --to_hf)",
     "import_memory": "Host memory of taking over and giving back a checkpoint of 3 GB",
     "load": "The server under load: 200 clients, 20 % hang up, 10 % send wrong requests",
 }
@@ -122,6 +124,9 @@ def heading() -> str:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--output")]
     without_paths = [re.sub(r"=.*[/\\].*", "=...", argument) for argument in given]
     command = " ".join(["python experiments/benchmark.py", *without_paths])
+    if ONLY.value == ["exports"]:
+        return (f"# What can be written for others\n\n{datetime.date.today()}. Exactly the same function, or nothing: "
+                f"what is written otherwise is a change of parameters (interop/folds.py).\n\n`{command}`")
     title = {"decode": "Speed of answering", "interop": "Speed with others' checkpoints"}.get(SUITE.value, "Speed")
     machine = f"{platform.machine()}, {CORES.value} cores, {jax.default_backend()}, jax {jax.__version__}"
     return (f"# {title}\n\n{datetime.date.today()}, {machine}. Every ratio is from one run on one machine.\n\n"

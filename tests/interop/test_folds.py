@@ -41,6 +41,9 @@ class Case(NamedTuple):
 CASES = {
     "marian": Case(presets.vaswani("tiny", **TWO_STACKS, num_kv_heads=2, attention_scale=0.3), "marian",
                    ("bias", "sinusoidal_halves", "attention_scale", "num_kv_heads")),
+    "marian with tables of its own": Case(
+        presets.vaswani("tiny", **SIZES, shared_embeddings=False, tied_embeddings=False, head_bias=True), "marian",
+        ("sinusoidal_halves",)),
     "t5": Case(presets.t5("tiny", **TWO_STACKS, residual_scale="inverse_sqrt_depth", head_scale="one"), "t5",
                ("embedding_scale", "attention_scale", "residual_scale")),
     "bart": Case(presets.bart("base", **TWO_STACKS, residual_scale="rezero", layer_sharing=2), "bart",

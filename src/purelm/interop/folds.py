@@ -47,6 +47,8 @@ class Step(NamedTuple):
     def note(self) -> str:
         """What was changed, and how."""
         changed = differences(self.before, self.after)
+        if "bias" in changed:  # Which says the others.
+            changed = {name: values for name, values in changed.items() if name not in BIASES}
         return f"{', '.join(f'{name} {old} -> {new}' for name, (old, new) in changed.items())}: {self.rewrite.how}"
 
 
@@ -143,25 +145,23 @@ def _rescaled_leaf(step: Step, read: Read, path: str, layer: int | None) -> np.n
 
 def _in_halves(model: ModelConfig, wanted: ModelConfig) -> ModelConfig | None:
     """Sines first, cosines after them: the width's dimensions in another order, in all that reads or writes them."""
-    return dataclasses.replace(model, sinusoidal_halves=True) if wanted.sinusoidal_halves else None
+    if not wanted.sinusoidal_halves or model.head_transform or model.token_types or model.embedding_width is not None:
+        return None
+    return dataclasses.replace(model, sinusoidal_halves=True)
 
 
 # Paths, without encoder/, whose last axis is the width, and those whose first axis (of one layer) is.
-_WIDTH_LAST = re.compile(r"(embedding|token_types|positions)/embedding|embedding_projection/kernel|"
-                         r"head_transform/(kernel|bias)|(layers/)?\w*norm/(scale|bias)|"
+_WIDTH_LAST = re.compile(r"embedding/embedding|(layers/)?\w*norm/(scale|bias)|"
                          r"layers/((cross_)?attention/output|feed_forward/down)/(kernel|bias)")
-_WIDTH_FIRST = re.compile(r"(head|head_projection|head_transform|span|classifier/(output|transform))/kernel|"
-                          r"layers/((cross_)?attention/(query|key|value)|feed_forward/(up|gate))/kernel")
+_WIDTH_FIRST = re.compile(r"head/kernel|layers/((cross_)?attention/(query|key|value)|feed_forward/(up|gate))/kernel")
 
 
 def _in_halves_leaf(step: Step, read: Read, path: str, layer: int | None) -> np.ndarray:
     array, name = read(path, layer), path.removeprefix("encoder/")
     order = np.arange(step.before.width).reshape(-1, 2).T.reshape(-1)
     if _WIDTH_FIRST.fullmatch(name):
-        array = array[order]
-    if _WIDTH_LAST.fullmatch(name) and not (name.startswith("embedding/") and step.before.embedding_width is not None):
-        array = array[..., order]
-    return array
+        return array[order]
+    return array[..., order] if _WIDTH_LAST.fullmatch(name) else array
 
 
 def _scores(model: ModelConfig, wanted: ModelConfig) -> ModelConfig | None:
