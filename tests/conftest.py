@@ -22,6 +22,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
                                    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters")
 # Imports and tracing make many objects and little garbage; searching them at Python's own pace is a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
+# Threads of BLAS and of PyTorch wait for each other by spinning, over matrices of a few numbers.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
