@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import types
 
 import numpy as np
@@ -78,8 +79,12 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_cache_and_no_network(tmp_path, monkeypatch):
+    def refuse(*arguments, **_):
+        raise AssertionError(f"{arguments[0]} is looked up")
+
     monkeypatch.setenv("PURELM_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def asked(folders, *names, **changes):

@@ -24,7 +24,7 @@ _MOST_ROWS = {"cpu": 16}
 _MOST_ROWS_ELSEWHERE = 256
 _CPU_BYTES = 1 << 30
 # Of logits that may be held at once; beyond, the vocabulary is taken in chunks.
-_LOGIT_BYTES = 1 << 29
+_LOGIT_BYTES = 1 << 28
 _CHUNK = 8192
 
 
