@@ -17,8 +17,8 @@ Evaluate a run on a whole split: its loss (nats), and what its answers score by 
   python experiments/evaluate.py --workdir=runs/a --data_path=questions-words.txt     word vectors, by analogies
 
   python experiments/evaluate.py --workdir=runs/gpt2 --suite=lm_eval --tasks=piqa,arc_easy     by lm-evaluation-harness
-  python experiments/evaluate.py --workdir=runs/gpt2 --suite=lm_eval --tasks=piqa --task_path=configs/lm_eval \
-      --data_path=DATA     without a network: DATA/piqa/validation.jsonl.gz, ...
+  python experiments/evaluate.py --workdir=runs/gpt2 --suite=lm_eval --tasks=piqa --task_path=configs/lm_eval \\
+      --data_path=DATA     without a network: DATA/piqa/validation.jsonl.gz and so on
 
 Prints one JSON object (numbers alone); all of it goes to evaluation.json in the run folder, and the answers to
 predictions_SPLIT.jsonl. Of the harness, the table goes to stderr, its results to lm_eval.json, and answers are kept in
@@ -29,7 +29,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run that train.py wr
 SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "what to evaluate on")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best (by validation loss) or a step")
 DATA_PATH = flags.DEFINE_string("data_path", None, "other data: a file or glob, scored whole, or a folder")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "rows at once; the run's own if not given", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "rows at once; the run's own if not given (--suite: as many as "
+                                  "fit in memory)", lower_bound=1)
 COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of gzip -9 and xz -9 on that text too")
 NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "score answers to the first so many alone", lower_bound=1)
 SUITE = flags.DEFINE_enum("suite", None, ["lm_eval"], "lm_eval: the tasks of lm-evaluation-harness")
