@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import parity
+import published
 import pytest
 import torch
 import transformers
@@ -17,7 +18,9 @@ from safetensors.numpy import save_file
 from purelm.config import ModelConfig, presets, resolve_model
 from purelm.errors import UserError
 from purelm.interop.choosing import Choice, choose_family
+from purelm.interop.exporting import export_run
 from purelm.interop.folds import REWRITES
+from purelm.interop.importing import import_checkpoint
 from purelm.interop.mapping import leaves_of, lines_by_name, nested, to_theirs
 from purelm.interop.reading_run import HeldParams, RunLeaves
 from purelm.interop.task_parameters import task_shapes
@@ -136,6 +139,19 @@ def test_what_is_written_computes_the_same(name: str, tmp_path: Any) -> None:
         parity.check_greedy_target(theirs, ours, new_tokens=12)
     else:
         parity.check_greedy(theirs, ours, new_tokens=12)
+
+
+def test_a_run_is_written_as_another_family(tmp_path: Any) -> None:
+    """Reddens where a run's checkpoint is read past its steps, or a note is lost."""
+    source, tokenizer = published.gpt2(tmp_path / "gpt2", activation_function="relu")
+    import_checkpoint(str(tmp_path / "gpt2"), str(tmp_path / "run"))
+    done = export_run(str(tmp_path / "run"), str(tmp_path / "opt"), family="opt")
+    assert done.notes[1:] == ("position_offset 0 -> 2: positions are written from another row",)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "opt")
+    inputs = tokenizer("To be, or not to be", return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, source(**inputs).logits, rtol=0, atol=1e-5)
+    assert type(model).__name__ == "OPTForCausalLM"
 
 
 def test_every_rewrite_is_taken_by_a_case() -> None:
