@@ -10,19 +10,14 @@ from purelm import cli
 USAGE = """
 Evaluate a run on a whole split: its loss (nats), and what its answers score by the field's metrics.
 
-  python experiments/evaluate.py --workdir=runs/a
   python experiments/evaluate.py --workdir=runs/a --split=test --compressors     a language model, beside gzip and xz
   python experiments/evaluate.py --workdir=runs/a --split=test --beam_size=4     a translation
   python experiments/evaluate.py --workdir=runs/a --quantize=int8                what fewer bits a weight lose
   python experiments/evaluate.py --workdir=runs/a --data_path=questions-words.txt     word vectors, by analogies
+  python experiments/evaluate.py --workdir=runs/a --suite=lm_eval --tasks=piqa,arc_easy     by lm-evaluation-harness
 
-  python experiments/evaluate.py --workdir=runs/gpt2 --suite=lm_eval --tasks=piqa,arc_easy     by lm-evaluation-harness
-  python experiments/evaluate.py --workdir=runs/gpt2 --suite=lm_eval --tasks=piqa --task_path=configs/lm_eval \\
-      --data_path=DATA     without a network: DATA/piqa/validation.jsonl.gz and so on
-
-Prints one JSON object (numbers alone); all of it goes to evaluation.json in the run folder, and the answers to
-predictions_SPLIT.jsonl. Of the harness, the table goes to stderr, its results to lm_eval.json, and answers are kept in
-lm_eval_cache: the same question is not computed twice.
+Prints one JSON object (numbers alone); all goes to evaluation.json in the run folder (--suite: lm_eval.json), the
+answers to predictions_SPLIT.jsonl (lm_eval_cache/, where those of --suite are kept: nothing is computed twice).
 """
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run that train.py wrote")
@@ -35,8 +30,8 @@ COMPRESSORS = flags.DEFINE_bool("compressors", False, "give the bits per byte of
 NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "score answers to the first so many alone", lower_bound=1)
 SUITE = flags.DEFINE_enum("suite", None, ["lm_eval"], "lm_eval: the tasks of lm-evaluation-harness")
 TASKS = flags.DEFINE_list("tasks", [], "--suite: names with commas between, such as piqa,arc_easy")
-TASK_PATH = flags.DEFINE_string("task_path", None, "--suite: a folder with YAML files of tasks; --data_path is "
-                                "then the folder of their data")
+TASK_PATH = flags.DEFINE_string("task_path", None, "--suite: a folder with YAML files of tasks, such as "
+                                "configs/lm_eval, which needs no network; --data_path is then the folder of their data")
 NUM_FEWSHOT = flags.DEFINE_integer("num_fewshot", None, "--suite: examples before each question; the task's own number "
                                    "if not given", lower_bound=0)
 LIMIT = flags.DEFINE_float("limit", None, "--suite: the first so many questions of each task, or below 1 that part",
