@@ -135,6 +135,10 @@ def change_config(source, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+def change_generation(source, **fields):
+    (source / "generation_config.json").write_text(json.dumps(fields))
+
+
 def change_tensors(source, change):
     file = source / "model.safetensors"
     save_file(change(load_file(file)), file, {"format": "pt"})
@@ -145,6 +149,10 @@ MISTAKES = [
     ("no model_type", lambda source: (source / "config.json").write_text("{}"), "has no model_type"),
     ("unknown class", lambda source: change_config(source, architectures=["GPT2ForSequenceClassification"]),
      "'GPT2ForSequenceClassification' cannot be taken over.*GPT2LMHeadModel can"),
+    ("class that is no name", lambda source: change_config(source, architectures=[1]), "no list of names of classes"),
+    ("family that is no name", lambda source: change_config(source, model_type=[]), "is no family"),
+    ("more layers than there are", lambda source: change_config(source, n_layer=10**9), "n_layer=1000000000"),
+    ("generation of another kind", lambda source: change_generation(source, bad_words_ids=[1]), "bad_words_ids="),
     ("unknown option", lambda source: change_config(source, n_layers=3), "n_layers=3: no such field.*'n_layer'"),
     ("option without a switch", lambda source: change_config(source, scale_attn_by_inverse_layer_idx=True),
      "scale_attn_by_inverse_layer_idx=True"),

@@ -28,6 +28,13 @@ def test_a_field_that_nothing_asked_for_is_named():
      "mscale=0.7"),
     ({"add_cross_attention": True}, lambda fields: None, "cross-attention in a decoder cannot be taken over"),
     ({"pruned_heads": {"1": [0]}}, lambda fields: None, "pruned heads"),
+    ({"act": ["gelu"]}, lambda fields: activation(fields, "act"), r"act=\['gelu'\]: wants text"),
+    ({"eps": float("nan")}, lambda fields: fields.number("eps"), "eps=nan: wants a number"),
+    ({"eps": 10**400}, lambda fields: fields.number("eps"), "eps=1000.*: wants a number"),
+    ({"n_layer": 10**9}, lambda fields: fields.layers("n_layer", 1), "n_layer=1000000000: wants 10000 at most"),
+    ({"n_embd": 2**31}, lambda fields: fields.size("n_embd", 1), "wants 2147483647 at most"),
+    ({"rope_scaling": {"type": "yarn", "factor": 2.0, "beta_fast": [1]}}, lambda fields: rope(fields, 1e4, 64),
+     r"beta_fast=\[1\]: wants a number"),
 ])
 def test_what_cannot_be_taken_over_gives_one_line(values, ask, message):
     with pytest.raises(UserError, match=message) as caught:

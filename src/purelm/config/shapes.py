@@ -243,4 +243,5 @@ def check_model(config: ModelConfig) -> None:
 
 def divisors(number: int) -> str:
     """The divisors of a number, for a message."""
-    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+    small = [divisor for divisor in range(1, math.isqrt(max(number, 0)) + 1) if number % divisor == 0]
+    return ", ".join(map(str, sorted({*small, *(number // divisor for divisor in small)})))

@@ -16,7 +16,7 @@ from purelm.config.shapes import check_model
 from purelm.errors import UserError, did_you_mean
 from purelm.interop.checkpoint_files import Stored, open_weights, read_exactly, read_json
 from purelm.interop.families import family_of
-from purelm.interop.fields import Fields
+from purelm.interop.fields import Fields, class_names
 from purelm.interop.mapping import Tensor, lines_by_name
 from purelm.interop.new_heads import HEADS, for_task, other_heads
 from purelm.interop.task_parameters import task_shapes
@@ -142,7 +142,7 @@ def read_model(family: ModuleType, values: Mapping[str, Any], task: str, where: 
 
 
 def _task(values: Mapping[str, Any], family: ModuleType, where: str) -> str:
-    names = values.get("architectures") or []
+    names = class_names(values, where)
     known = ", ".join(sorted(family.TASKS))
     if len(names) != 1:
         raise UserError(f"{where}: architectures={names!r} does not name one class; one of {known} can be taken over")
@@ -171,7 +171,8 @@ def _check_missing(folder: pathlib.Path, missing: list[str], found: Mapping[str,
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(f"{folder}: tensor {missing[0]}{more} is missing from the weights"
-                        f"{did_you_mean(missing[0], found)}; the files are of another class than config.json names")
+                        f"{did_you_mean(missing[0], found, lists=False)}; the files are of another class than "
+                        "config.json names")
 
 
 def _check_others(family: ModuleType, tied: Mapping[str, str], files: Mapping[str, Stored],
@@ -184,7 +185,8 @@ def _check_others(family: ModuleType, tied: Mapping[str, str], files: Mapping[st
                                 "it; only one of the two can be read: set tie_word_embeddings to what is right")
         elif name not in known and not is_kept(family, name):
             raise UserError(f"{stored.file}: tensor {name} is known to nothing of this model"
-                            f"{did_you_mean(name, files)}; the files are of another class than config.json names")
+                            f"{did_you_mean(name, files, lists=False)}; the files are of another class than "
+                            "config.json names")
 
 
 def is_kept(family: ModuleType, name: str) -> bool:

@@ -8,6 +8,9 @@ from purelm.config import ModelConfig
 from purelm.interop.fields import Fields
 from purelm.interop.mapping import Tensor, linear, norm
 
+# A name is made for each.
+_MOST_LABELS = 1_000_000
+
 
 def tasks_of(prefix: str) -> dict[str, str]:
     """transformers' classes whose names begin with `prefix` -> config.task.name."""
@@ -27,7 +30,7 @@ def head_fields(fields: Fields, task: str, pooling_transform: str) -> dict[str, 
     if masked:
         return changes
     labels = fields.take("id2label", None, dict)
-    count = fields.take("num_labels", 2, int) if labels is None else len(labels)
+    count = fields.size("num_labels", 2, _MOST_LABELS) if labels is None else len(labels)
     name = "num_labels" if labels is None else "id2label"
     if task == "extractive_qa":
         if count != 2:

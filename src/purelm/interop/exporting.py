@@ -21,6 +21,7 @@ from purelm.interop.generation import generation_fields
 from purelm.interop.importing import KEPT, TENSORS
 from purelm.interop.mapping import to_theirs
 from purelm.interop.model_card import model_card
+from purelm.interop.new_folder import check_free, new_folder
 from purelm.interop.reading_run import open_leaves
 from purelm.training.run_folder import RunFolder, open_run, read_labels, write_atomically
 
@@ -53,9 +54,8 @@ def export_run(
     Raises:
       UserError: no such run or checkpoint, a model that no family can hold, or a disk that is full.
     """
-    target = pathlib.Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"--to_hf={folder}: holds something already; give a new folder")
+    target, flag = pathlib.Path(folder), f"--to_hf={folder}"
+    check_free(target, flag)
     run, config = open_run(workdir)
     if config.model.architecture not in TRANSFORMERS:
         raise UserError(f"--workdir={workdir}: no family holds config.model.architecture={config.model.architecture}; "
@@ -64,19 +64,9 @@ def export_run(
 
     tokenizer, labels = load_tokenizer(run.tokenizer), read_labels(run)
     plan = make_plan(run, config, tokenizer, labels, family, dtype, shard_bytes)
-    partial = target.with_name(f".{target.name}.exporting")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(target, flag) as partial:
         step = _write_weights(partial, run, config, checkpoint, plan, progress)
         _write_small(partial, run, config, tokenizer, plan, step)
-        if target.exists():
-            target.rmdir()
-        partial.replace(target)
-    except OSError as error:
-        raise UserError(f"--to_hf={folder}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     notes = [f"{plan.choice.architecture} ({plan.config['model_type']}), step {step}, "
              f"{sum(int(np.prod(shape)) for _, _, shape in plan.entries.values()):,} numbers"]
     notes += [step.note for step in plan.choice.steps]

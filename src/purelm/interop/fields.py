@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ COMMON = frozenset({
 _MUST_BE_EMPTY = {"add_cross_attention": "cross-attention in a decoder", "pruned_heads": "pruned heads",
                   "chunk_size_feed_forward": None}
 REQUIRED = object()
+# Sizes are int32 in XLA; and a table has lines for each layer.
+_LARGEST, _MOST_LAYERS = 2**31 - 1, 10_000
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh",
                "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu", "swish": "silu", "relu2": "squared_relu"}
@@ -71,12 +74,19 @@ class Fields:
             raise self.error(name, f"wants {_names(kind)}")
         return value
 
-    def size(self, name: str, default: int) -> int:
-        """A field that is a whole number from 1, where transformers takes `default`; UserError for another value."""
+    def size(self, name: str, default: int, most: int = _LARGEST) -> int:
+        """A field that is a whole number from 1, where transformers takes `default`; UserError for another value, or
+        one that is larger than any model's."""
         value = self.take(name, default, int)
         if value is None or value < 1:
             raise self.error(name, "wants a whole number from 1")
+        if value > most:
+            raise self.error(name, f"wants {most} at most")
         return value
+
+    def layers(self, name: str, default: int) -> int:
+        """A field that is a number of layers; raises as `size`."""
+        return self.size(name, default, _MOST_LAYERS)
 
     def number(self, name: str, default: Any = REQUIRED) -> float:
         """A field that is a number; UserError for another value, null too."""
@@ -105,13 +115,24 @@ class Fields:
     def finish(self) -> None:
         """UserError for the first field that nothing asked for."""
         for name in sorted(self.values.keys() - self._seen):
-            raise self.error(name, f"no such field is known of this family{did_you_mean(name, sorted(self._seen))}; "
-                                   "what it changes cannot be taken over")
+            raise self.error(name, f"no such field is known of this family"
+                                   f"{did_you_mean(name, sorted(self._seen), lists=False)}; what it changes cannot be "
+                                   "taken over")
+
+
+def class_names(values: Mapping[str, Any], where: str) -> list[str]:
+    """architectures of a config.json, [] where it has none; UserError for anything but names."""
+    names = values.get("architectures")
+    if names is None:
+        return []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: architectures={_short(names)} is no list of names of classes")
+    return names
 
 
 def activation(fields: Fields, field: str, default: Any = REQUIRED, gated: bool = False) -> str:
     """config.model.feed_forward of an activation's name; UserError for one that is not known."""
-    name = fields.take(field, default)
+    name = fields.take(field, default, str)
     if name not in ACTIVATIONS:
         raise fields.error(field, f"no such activation is known{did_you_mean(str(name), sorted(ACTIVATIONS))}")
     ours = ACTIVATIONS[name]
@@ -168,8 +189,8 @@ def rope_of(values: Mapping[str, Any], fields: Fields, default_base: float, cont
                    "rope_high_frequency_factor": inner.number("high_freq_factor")}
     if kind == "yarn":
         factor = inner.take("attention_factor", None, (int, float))
-        result |= {"rope_beta_fast": float(inner.take("beta_fast", 32.0) or 32.0),
-                   "rope_beta_slow": float(inner.take("beta_slow", 1.0) or 1.0),
+        result |= {"rope_beta_fast": float(inner.take("beta_fast", 32.0, (int, float)) or 32.0),
+                   "rope_beta_slow": float(inner.take("beta_slow", 1.0, (int, float)) or 1.0),
                    "rope_attention_factor": None if factor is None else float(factor)}
         inner.require("truncate", True, "dimensions that are not whole numbers cannot be taken over")
         for name in ("mscale", "mscale_all_dim"):
@@ -204,7 +225,8 @@ def write_old_rope(model: Any) -> dict[str, Any]:
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    finite = not isinstance(value, (int, float)) or -sys.float_info.max <= value <= sys.float_info.max
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)) and finite
 
 
 def _names(kind: type | tuple[type, ...]) -> str:

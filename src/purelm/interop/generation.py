@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purelm.config import Config, DecodingConfig
+from purelm.interop.fields import Fields
 
 # What generation_config.json says of how texts are written, and this project does in its own way or not at all.
 _NOT_TAKEN = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0,
@@ -24,24 +25,33 @@ def decoding_of(fields: Mapping[str, Any], task: str, context_length: int) -> tu
     Only of tasks that write; fields that are null or as transformers has them by itself say nothing.
     """
     said = {name: value for name, value in fields.items() if value is not None}
+    given = Fields(said, "generation_config.json, or config.json")
     changes: dict[str, Any] = {}
+    words = _words(given)
     if task in ("sequence_to_sequence", "language_modeling"):
-        words = said.get("bad_words_ids", [])
         changes["banned"] = tuple(word[0] for word in words if len(word) == 1)
-        if "max_new_tokens" in said:
-            changes["max_new_tokens"] = min(int(said["max_new_tokens"]), context_length)
+        if given.has("max_new_tokens"):
+            changes["max_new_tokens"] = min(given.size("max_new_tokens", 1), context_length)
     if task == "sequence_to_sequence":
-        changes |= {"force_end": "forced_eos_token_id" in said, "beam_size": int(said.get("num_beams", 1))}
-        if "max_length" in said:  # It counts the token that the decoder starts from.
-            changes.setdefault("max_new_tokens", max(1, min(int(said["max_length"]) - 1, context_length)))
-    if task == "language_modeling" and said.get("do_sample"):
-        changes |= {"temperature": float(said.get("temperature", 1.0)),
-                    "top_k": int(said.get("top_k", 50)) or None,
-                    "top_p": _below_one(said.get("top_p", 1.0)), "min_p": said.get("min_p")}
+        changes |= {"force_end": given.has("forced_eos_token_id"), "beam_size": given.size("num_beams", 1)}
+        if given.has("max_length"):  # It counts the token that the decoder starts from.
+            changes.setdefault("max_new_tokens", max(1, min(given.size("max_length", 20) - 1, context_length)))
+    if task == "language_modeling" and given.take("do_sample", False, bool):
+        changes |= {"temperature": given.number("temperature", 1.0), "top_k": given.take("top_k", 50, int) or None,
+                    "top_p": _below_one(given.number("top_p", 1.0)), "min_p": given.take("min_p", None, (int, float))}
     lost = [f"{name}={said[name]}" for name, usual in _NOT_TAKEN.items() if name in said and said[name] != usual]
-    lost += [f"bad_words_ids {word}" for word in said.get("bad_words_ids", []) if len(word) > 1]
+    lost += [f"bad_words_ids {word}" for word in words if len(word) > 1]
     notes = [f"generation_config.json: {', '.join(lost)} not taken over (see --help of generate.py and predict.py)"]
     return DecodingConfig(**changes), notes if lost else []
+
+
+def _words(given: Fields) -> list[list[int]]:
+    """bad_words_ids; UserError for anything but lists of ids."""
+    words = given.take("bad_words_ids", [], list)
+    for word in words:
+        if not isinstance(word, list) or not word or not all(type(number) is int and number >= 0 for number in word):
+            raise given.error("bad_words_ids", "wants a list of lists of ids")
+    return words
 
 
 def _below_one(value: float) -> float | None:

@@ -28,6 +28,7 @@ from purelm.interop.checkpoint_files import Stored, Writer, read_json, read_tens
 from purelm.interop.generation import WRITING, decoding_of
 from purelm.interop.hub import resolve
 from purelm.interop.mapping import leaves_of, nested
+from purelm.interop.new_folder import check_free, new_folder
 from purelm.interop.new_heads import draw
 from purelm.interop.placing import stream_params
 from purelm.interop.task_parameters import in_type, task_shapes
@@ -76,7 +77,8 @@ def import_checkpoint(
     Raises:
       UserError: whatever is wrong with the checkpoint, the names or the disk, in one line.
     """
-    target = _free_folder(workdir)
+    target, flag = pathlib.Path(workdir), f"--workdir={workdir}"
+    check_free(target, flag)
     source = resolve(name, revision)
     checkpoint = open_checkpoint(source.folder, task, num_classes)
     model = _with_length(_in_types(checkpoint, dtype), context_length)
@@ -84,18 +86,8 @@ def import_checkpoint(
     tokenizer = _tokenizer(checkpoint, fields, pathlib.Path(tokenizer_from or source.folder), model)
     decoding, notes = decoding_of(fields, checkpoint.task, model.context_length)
     config = _run_config(checkpoint, model, tokenizer, decoding, target)
-    partial = target.with_name(f".{target.name}.importing")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(target, flag) as partial:
         num_parameters = _write_run(partial, checkpoint, config, tokenizer, name, source.revision, progress)
-        if target.exists():
-            target.rmdir()
-        partial.replace(target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     kept = () if checkpoint.retasked else tuple(sorted(checkpoint.others))
     if checkpoint.drawn:
         notes.append(f"in no file, and so drawn at random: {', '.join(checkpoint.drawn)}")
@@ -103,13 +95,6 @@ def import_checkpoint(
         notes.append(f"of other heads, and so left out: {', '.join(sorted(checkpoint.others))}")
     return Imported(RunFolder(target), checkpoint, config, num_parameters, kept, source.revision,
                     tuple(notes))
-
-
-def _free_folder(workdir: str) -> pathlib.Path:
-    target = pathlib.Path(workdir)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"--workdir={workdir}: holds something already; give a new folder")
-    return target
 
 
 def _in_types(checkpoint: Checkpoint, dtype: str) -> ModelConfig:

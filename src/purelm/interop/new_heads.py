@@ -11,7 +11,7 @@ import numpy as np
 
 from purelm.config import Config, ModelConfig, TaskConfig
 from purelm.errors import UserError
-from purelm.interop.fields import Fields
+from purelm.interop.fields import Fields, class_names
 from purelm.interop.mapping import leaves_of
 from purelm.training.state import Purpose, initial_params, random_key
 
@@ -32,7 +32,7 @@ def for_task(values: Mapping[str, Any], family: ModuleType, task: str, num_class
         raise UserError(f"--task={task}: a head can be drawn for "
                         + (f"{', '.join(possible)} of this family" if possible else "encoders alone")
                         + "; leave --task out for the checkpoint's own")
-    names = values.get("architectures") or [""]
+    names = class_names(values, where)
     prefix = next(iter(family.TASKS)).partition("For")[0]
     if len(names) != 1 or names[0] not in (*family.TASKS, f"{prefix}Model"):
         raise UserError(f"{where}: architectures={names!r} cannot be taken over; of this family {prefix}Model, "

@@ -31,7 +31,7 @@ NAMES = tuple(dict.fromkeys(_MODULES.values()))
 
 def family_of(model_type: str, where: str) -> ModuleType:
     """The module of a model_type; UserError, which names `where`, for one that is not known."""
-    if model_type not in _MODULES:
+    if not isinstance(model_type, str) or model_type not in _MODULES:
         raise UserError(f"{where}: model_type={model_type!r} is no family that can be taken over"
                         f"{did_you_mean(str(model_type), sorted(_MODULES))}; known are {', '.join(sorted(_MODULES))}")
     return importlib.import_module(f"purelm.interop.families.{_MODULES[model_type]}")

@@ -34,7 +34,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
 
 def read_stacks(fields: Fields, vocabulary_size: int) -> dict[str, Any]:
     """What BART and Marian have in common; `vocabulary_size` where the file leaves it out."""
-    layers, decoder_layers = (fields.size(f"{stack}_layers", 12) for stack in ("encoder", "decoder"))
+    layers, decoder_layers = (fields.layers(f"{stack}_layers", 12) for stack in ("encoder", "decoder"))
     width, scaled = fields.size("d_model", 1024), fields.take("scale_embedding", False, bool)
     hidden, heads = _of_both(fields, "ffn_dim", 4096), _of_both(fields, "attention_heads", 16)
     fields.heads("encoder_attention_heads", 16, width)

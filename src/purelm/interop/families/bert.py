@@ -41,7 +41,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     return {
         "architecture": "encoder", "vocabulary_size": fields.size("vocab_size", 30_522),
         "context_length": fields.size("max_position_embeddings", 512),
-        "num_layers": fields.size("num_hidden_layers", 12), "width": width,
+        "num_layers": fields.layers("num_hidden_layers", 12), "width": width,
         "num_heads": fields.heads("num_attention_heads", 12, width), "positions": "learned",
         "feed_forward": activation(fields, "hidden_act", "gelu"),
         "feed_forward_width": fields.size("intermediate_size", 3072), "norm": "layer_norm", "norm_place": "post",

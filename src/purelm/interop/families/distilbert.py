@@ -33,7 +33,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     return {
         "architecture": "encoder", "vocabulary_size": fields.size("vocab_size", 30_522),
         "context_length": fields.size("max_position_embeddings", 512),
-        "num_layers": fields.size("n_layers", 6), "width": width,
+        "num_layers": fields.layers("n_layers", 6), "width": width,
         "num_heads": fields.heads("n_heads", 12, width), "positions": "learned",
         "feed_forward": activation(fields, "activation", "gelu"),
         "feed_forward_width": fields.size("hidden_dim", 3072), "norm": "layer_norm", "norm_place": "post",

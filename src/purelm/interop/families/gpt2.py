@@ -32,7 +32,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     residual_dropout = fields.number("resid_pdrop", 0.1)
     return {
         "architecture": "decoder", "vocabulary_size": fields.size("vocab_size", 50_257),
-        "context_length": fields.size("n_positions", 1024), "num_layers": fields.size("n_layer", 12),
+        "context_length": fields.size("n_positions", 1024), "num_layers": fields.layers("n_layer", 12),
         "width": width, "num_heads": heads, "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "activation_function", "gelu_new"),
         "feed_forward_width": 4 * width if inner is None else inner,

@@ -32,7 +32,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     dropout = fields.number("hidden_dropout", 0.0)
     return {
         "architecture": "decoder", "vocabulary_size": fields.size("vocab_size", 50_432),
-        "context_length": context_length, "num_layers": fields.size("num_hidden_layers", 44), "width": width,
+        "context_length": context_length, "num_layers": fields.layers("num_hidden_layers", 44), "width": width,
         "num_heads": heads, "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "hidden_act", "gelu"),
         "feed_forward_width": fields.size("intermediate_size", 24_576),
@@ -54,14 +54,17 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
 
 def _rope_fraction(fields: Fields, head_size: int) -> float:
     """rope_parameters.partial_rotary_factor (transformers 5), or rotary_pct (before); UserError for an odd number of
-    dimensions, of which transformers turns one that has no partner."""
+    dimensions, of which transformers turns one that has no partner, none, or more than there are."""
     parameters = fields.take("rope_parameters", None, dict) or {}
-    name, fraction = "rotary_pct", fields.take("rotary_pct", 0.25, (int, float))
+    name, fraction = "rotary_pct", fields.number("rotary_pct", 0.25)
     if "partial_rotary_factor" in parameters:
-        name, fraction = "rope_parameters", parameters["partial_rotary_factor"]
-    if int(head_size * fraction) % 2 or int(head_size * fraction) == 0:
-        raise fields.error(name, f"rotates {int(head_size * fraction)} dimensions of each head, which must be even")
-    return float(fraction)
+        name = "rope_parameters"
+        fraction = Fields(parameters, f"{fields.where}: rope_parameters").number("partial_rotary_factor")
+    rotated = int(head_size * fraction)
+    if rotated % 2 or not 0 < rotated <= head_size:
+        raise fields.error(name, f"rotates {rotated} dimensions of each head's {head_size}, which must be even and "
+                                 "from 2")
+    return fraction
 
 
 def write_config(model: ModelConfig, task: str) -> dict[str, Any] | None:

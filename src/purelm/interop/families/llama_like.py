@@ -76,7 +76,7 @@ def read_common(
     width, context_length = (fields.size(name, defaults[name]) for name in ("hidden_size", "max_position_embeddings"))
     changes = _SWITCHES | _read_heads(fields, defaults, width) | {
         "vocabulary_size": fields.size("vocab_size", defaults["vocab_size"]), "context_length": context_length,
-        "num_layers": fields.size("num_hidden_layers", defaults["num_hidden_layers"]), "width": width,
+        "num_layers": fields.layers("num_hidden_layers", defaults["num_hidden_layers"]), "width": width,
         "feed_forward_width": fields.size("intermediate_size", defaults["intermediate_size"]),
         "feed_forward": activation(fields, activation_field, defaults[activation_field], gated=True),
         "norm_epsilon": fields.number("rms_norm_eps", defaults["rms_norm_eps"]),

@@ -35,7 +35,7 @@ def read_config(fields: Fields, task: str) -> dict[str, Any]:
     return {
         "architecture": "decoder", "vocabulary_size": fields.size("vocab_size", 50_272),
         "context_length": fields.size("max_position_embeddings", 2048),
-        "num_layers": fields.size("num_hidden_layers", 12), "width": width, "num_heads": heads,
+        "num_layers": fields.layers("num_hidden_layers", 12), "width": width, "num_heads": heads,
         "num_kv_heads": heads, "head_size": width // heads,
         "feed_forward": activation(fields, "activation_function", "relu"),
         "feed_forward_width": fields.size("ffn_dim", 3072), "positions": "learned", "position_offset": 2,

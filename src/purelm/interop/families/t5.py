@@ -33,8 +33,8 @@ _SIZES = {
 def read_config(fields: Fields, task: str) -> dict[str, Any]:
     """Changes of ModelConfig."""
     is_mt5 = fields.take("model_type", "t5") == "mt5"
-    layers = fields.size("num_layers", 8 if is_mt5 else 6)
-    decoder_layers = fields.size("num_decoder_layers", layers) if fields.has("num_decoder_layers") else layers
+    layers = fields.layers("num_layers", 8 if is_mt5 else 6)
+    decoder_layers = fields.layers("num_decoder_layers", layers) if fields.has("num_decoder_layers") else layers
     fields.ignore("num_decoder_layers", "initializer_factor", "classifier_dropout")
     dropout = fields.number("dropout_rate", 0.1)
     tied = _is_tied(fields, is_mt5)
@@ -61,7 +61,10 @@ def _is_tied(fields: Fields, is_mt5: bool) -> bool:
 
 
 def _feed_forward(fields: Fields, default: str) -> str:
-    *gated, name = fields.take("feed_forward_proj", default, str).split("-")
+    written = fields.take("feed_forward_proj", default, str)
+    if written is None:
+        raise fields.error("feed_forward_proj", "wants the name of an activation")
+    *gated, name = written.split("-")
     if gated not in ([], ["gated"]):
         raise fields.error("feed_forward_proj", "must be an activation, or gated- and an activation")
     name = "gelu_new" if gated and name == "gelu" else name
