@@ -23,6 +23,8 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
                                                                        engine, server, load (--target, --draft:
                                                                        speculative decoding)
   python experiments/benchmark.py --suite=interop                      published weights: import, memory, fine-tuning
+  python experiments/benchmark.py --only=tokenizers --tokenizers=FOLDER --texts='*.jsonl'
+                                                                       a checkpoint's tokenizer beside the original's
   python experiments/benchmark.py --only=exports                       no speed: what each config can be written as
 """
 
@@ -30,7 +32,7 @@ SUITES = {
     "training": ("training_step", "time_to_loss", "sampling", "second_start", "accelerator", "word_vectors",
                  "together"),
     "decode": ("sampling", "beams", "quantization", "engine", "speculative", "first_token", "load"),
-    "interop": ("fine_tuning", "importing", "import_memory", "exports"),
+    "interop": ("fine_tuning", "importing", "import_memory", "exports", "tokenizers"),
 }
 TABLES = tuple(dict.fromkeys(name for tables in SUITES.values() for name in tables))
 SUITE = flags.DEFINE_enum("suite", "training", list(SUITES), "tables that belong together")
@@ -45,6 +47,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "run of a language model, whose l
 TARGET = flags.DEFINE_string("target", None, "run of a language model, for speculative")
 DRAFT = flags.DEFINE_string("draft", None, "run of a smaller one with the same tokenizer, for speculative")
 SECONDS = flags.DEFINE_float("seconds", 60, "of load", lower_bound=1)
+TOKENIZERS = flags.DEFINE_multi_string("tokenizers", None, "folders of checkpoints, for tokenizers")
+TEXTS = flags.DEFINE_multi_string("texts", None, "text files of tokenizers: lines of text, or .jsonl; * for many")
 CORES = flags.DEFINE_integer("cores", 2, "CPU cores that every program may use", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the tables to")
 
@@ -65,6 +69,7 @@ TITLES = {
     "importing": "Taking over a checkpoint of 500 MB (GPT-2 124M, float32)",
     "exports": "The family of published models that each config and preset is written as (convert.py --to_hf)",
     "import_memory": "Host memory of taking over and giving back a checkpoint of 3 GB",
+    "tokenizers": "Published tokenizers beside the libraries that they come from",
     "load": "The server under load: 200 clients, 20 % hang up, 10 % send wrong requests",
 }
 
@@ -90,7 +95,7 @@ def main() -> None:
 def measure(name: str) -> list[dict[str, object]]:
     """The rows of one table; a note on stderr and no rows where something it needs was not given."""
     needs = {"training_step": [NANOGPT], "time_to_loss": [NANOGPT, SHAKESPEARE], "word_vectors": [CORPUS],
-             "speculative": [TARGET, DRAFT]}.get(name, [])
+             "speculative": [TARGET, DRAFT], "tokenizers": [TOKENIZERS, TEXTS]}.get(name, [])
     missing = [f"--{flag.name}" for flag in needs if flag.value is None]
     if missing:
         print(f"{name}: skipped, needs {' and '.join(missing)}", file=sys.stderr)
@@ -115,6 +120,7 @@ def _arguments(name: str) -> tuple[Any, ...]:
         "quantization": (WORKDIR.value,),
         "speculative": (TARGET.value, DRAFT.value),
         "load": (SECONDS.value,),
+        "tokenizers": (TOKENIZERS.value, TEXTS.value),
     }.get(name, ())
 
 
