@@ -41,12 +41,14 @@ def test_a_completion_is_the_servers_own(browser, url):
             # Reddens where alternatives are another token's, or no probabilities. A token alone in its node.
             token = page.locator(".sheet .token").nth(number)
             token.hover()
+            # The window of the token before may still stand there.
+            page.wait_for_function(
+                "n => document.querySelectorAll('.sheet .token')[n].classList.contains('pointed')", arg=number)
             told = [value for value in page.locator("#alternatives .title b").all_text_contents()]
             if len(told) != 1:
                 continue  # Several tokens that only together make a character.
             mine = {name: math.exp(value) for name, value in choice["logprobs"]["top_logprobs"][number].items()}
             likeliest = sorted(mine.values(), reverse=True)[:5]
-            # The window of the token before may still stand there.
             right = pytest.approx(likeliest, abs=6e-4)
             shown = next((found for found in (shown_probabilities(page) for _ in range(50)) if found == right), None)
             assert (shown or shown_probabilities(page)) == right
