@@ -94,11 +94,12 @@ def _parts(index: pathlib.Path, reader: Any) -> dict[str, Stored]:
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise UserError(f"{index}: has no weight_map; take the file again")
     found: dict[str, Stored] = {}
-    for part in dict.fromkeys(weight_map.values()):
-        path = index.parent / str(part)
+    beside = {path.name for path in index.parent.iterdir() if path.is_file()}
+    for part in dict.fromkeys(map(str, weight_map.values())):
+        path = index.parent / part
         if path.parent != index.parent:
-            raise UserError(f"{index}: names {part!r}, which is no file beside it")
-        if not path.is_file():
+            raise UserError(f"{index}: names {part[:200]!r}, which is no file beside it")
+        if part not in beside:
             raise UserError(f"{path}: is missing, but {index.name} names it; take it again")
         found |= reader(path)
     for name, part in weight_map.items():
@@ -152,8 +153,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
                         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; take the file again") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not whole JSON ({error.msg} at line {error.lineno}); take the file again") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not whole JSON ({str(error)[:200]}); take the file again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; take the file again")
     return value

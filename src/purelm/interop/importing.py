@@ -141,6 +141,10 @@ def _tokenizer(checkpoint: Checkpoint, fields: dict[str, Any], folder: pathlib.P
     if tokenizer.vocabulary_size > model.vocabulary_size:
         raise UserError(f"{folder}: the tokenizer has {tokenizer.vocabulary_size:,} ids, but the model has "
                         f"{model.vocabulary_size:,} rows of embeddings; they are not of one checkpoint")
+    largest = max(tokenizer.special.every_id, default=0)
+    if largest >= model.vocabulary_size:
+        raise UserError(f"{checkpoint.folder}: config.json or generation_config.json names the token {largest:,}, but "
+                        f"the model has {model.vocabulary_size:,} rows of embeddings; they are not of one checkpoint")
     return tokenizer
 
 

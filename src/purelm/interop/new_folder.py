@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,10 +49,19 @@ def new_folder(target: pathlib.Path, flag: str) -> Iterator[pathlib.Path]:
                 yield partial
                 partial.replace(target)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove(partial)
     except OSError as error:
         where = "" if error.filename is None else f": {error.filename}"
         raise UserError(f"{flag}: cannot be written ({error.strerror or error}{where})") from error
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """What a save that has failed still writes in the background ends in a moment."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _clear(folder: pathlib.Path) -> None:

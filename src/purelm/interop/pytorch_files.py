@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import pathlib
 import pickle
 import struct
@@ -38,14 +39,20 @@ class _Tensor(NamedTuple):
 
 
 def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    tensor = _Tensor(storage, offset, tuple(shape), tuple(strides))
+    numbers = (offset, *tensor.shape, *tensor.strides)
+    if len(tensor.shape) != len(tensor.strides) or not all(type(number) is int and number >= 0 for number in numbers):
+        raise pickle.UnpicklingError("a tensor's place is no whole numbers")
+    return tensor
 
 
 def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
     return tensor
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: that in C takes as much memory as a damaged file's numbers say."""
+
     _KNOWN = {("torch._utils", "_rebuild_tensor_v2"): _tensor,
               ("torch._utils", "_rebuild_parameter"): _parameter,
               ("collections", "OrderedDict"): collections.OrderedDict,
@@ -53,13 +60,13 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._KNOWN:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of a state dictionary")
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of a state dictionary"[-200:])
         return self._KNOWN[module, name]
 
     def persistent_load(self, identifier: Any) -> _Storage:
         kind, dtype, key = identifier[:3]
         if kind != "storage" or dtype not in _STORAGES.values():
-            raise pickle.UnpicklingError(f"{identifier!r} is no storage")
+            raise pickle.UnpicklingError("what it refers to is no storage")
         return _Storage(dtype, str(key))
 
 
@@ -73,16 +80,17 @@ def open_pytorch(path: pathlib.Path) -> dict[str, Stored]:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename: member for member in archive.infolist()}
             pickles = [name for name in members if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
+            if len(pickles) != 1 or members[pickles[0]].compress_type != zipfile.ZIP_STORED:
                 raise UserError(f"{path}: no PyTorch file of weights (no data.pkl in it); give another")
             with archive.open(pickles[0]) as file:
                 state = _Unpickler(file).load()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:  # The latter for flags and versions that it lacks.
         raise UserError(f"{path}: not a PyTorch file as written since 1.6, or cut short ({error}); take it again, or "
                         "save it as safetensors") from error
-    except (pickle.UnpicklingError, TypeError, AttributeError, IndexError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: holds more than tensors, and nothing in it is run ({error}); save the weights as "
-                        "safetensors") from error
+    except (pickle.UnpicklingError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, EOFError,
+            AssertionError, RuntimeError, MemoryError, struct.error) as error:
+        raise UserError(f"{path}: holds more than tensors, and nothing in it is run ({str(error)[:200]}); save the "
+                        "weights as safetensors") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     root = pickles[0].removesuffix("data.pkl")
@@ -92,8 +100,8 @@ def open_pytorch(path: pathlib.Path) -> dict[str, Stored]:
         dtype = numpy_type(tensor.storage.dtype)
         start, size = locate(tensor.storage.key)
         last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
-        if min(tensor.shape, default=1) < 0 or min(tensor.strides, default=0) < 0 or (
-                0 not in tensor.shape and (last + 1) * dtype.itemsize > size):
+        # One that says its numbers again and again, with strides of 0, may be of any size.
+        if max(last + 1, math.prod(tensor.shape)) * dtype.itemsize > size and 0 not in tensor.shape:
             raise UserError(f"{path}: tensor {name} does not lie in the file; it is damaged, so take it again")
         found[name] = Stored(path, dtype, tensor.shape, start + tensor.offset * dtype.itemsize, tensor.strides)
     return found
@@ -115,7 +123,8 @@ def _data_offset(path: pathlib.Path, members: dict[str, zipfile.ZipInfo], name: 
     header = bytearray(_LOCAL_HEADER.size)
     read_exactly(path, member.header_offset, memoryview(header))
     fields = _LOCAL_HEADER.unpack(header)
-    return member.header_offset + _LOCAL_HEADER.size + fields[-2] + fields[-1], member.file_size
+    start = member.header_offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
+    return start, min(member.file_size, path.stat().st_size - start)
 
 
 def read_strided(stored: Stored) -> np.ndarray:

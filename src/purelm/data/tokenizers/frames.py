@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from purelm.data.tokenizers.special import SpecialIds
+from purelm.data.tokenizers.tokenizer_files import is_id
+from purelm.errors import UserError
 
 _ENCODER_TASKS = ("masked_language_modeling", "classification", "tagging", "extractive_qa")
 _SEQUENCE_TASKS = ("sequence_to_sequence", "span_corruption")
@@ -97,11 +99,15 @@ def _stop(fields: Mapping[str, Any], named: Mapping[str, int]) -> tuple[int, ...
 
 
 def _ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """A field that may be missing, null, a number or a list of numbers."""
+    """A field that may be missing, null, an id or a list of ids; UserError for anything else."""
     value = fields.get(name, None)
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, Sequence) else (value,)
+    ids = tuple(value) if isinstance(value, list) else (value,)
+    if not all(map(is_id, ids)):
+        raise UserError(f"config.json, or generation_config.json: {name}={str(value)[:60]}: wants the id of a token, "
+                        "or a list of ids")
+    return ids
 
 
 def _sentinels(special_tokens: Mapping[str, int]) -> tuple[int, ...]:

@@ -86,6 +86,7 @@ def open_backend(text: str, added_tokens: Sequence[dict[str, Any]],
     """
     import tokenizers
     where = folder or pathlib.Path()
+    _check_prefix(text, where)
     try:
         backend = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # The library raises nothing narrower.
@@ -100,6 +101,21 @@ def open_backend(text: str, added_tokens: Sequence[dict[str, Any]],
             raise UserError(f"{where / 'tokenizer_config.json'}: added_tokens_decoder has {token['content']!r} as id "
                             f"{token['id']}, but it comes out as {found}; there must be no gap before it")
     return backend
+
+
+def _check_prefix(text: str, where: pathlib.Path) -> None:
+    """UserError where continuing_subword_prefix is not that of the merges: the library cuts it off unseen, and ends the
+    whole process where it cuts a character in two."""
+    if '"continuing_subword_prefix"' not in text:
+        return
+    try:
+        model = json.loads(text)["model"]
+        prefix, merges = model["continuing_subword_prefix"] or "", model["merges"]
+        right = all((merge if isinstance(merge, list) else merge.split(" "))[1].startswith(prefix) for merge in merges)
+    except (ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError):
+        return  # No BPE, or what the library refuses by itself.
+    if not right:
+        raise UserError(f"{where / 'tokenizer.json'}: continuing_subword_prefix={prefix!r} is not that of its merges")
 
 
 def without_spellable_specials(content: dict[str, Any]) -> dict[str, Any]:

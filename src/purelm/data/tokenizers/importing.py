@@ -31,6 +31,7 @@ from purelm.data.tokenizers.tokenizer_files import (
     TEMPLATE_JSON,
     Described,
     describe,
+    is_id,
     read_json,
     read_text,
 )
@@ -114,6 +115,8 @@ def _marian(folder: pathlib.Path, described: Described, task: str, model_type: s
         raise UserError(f"{folder / CONFIG}: separate_vocabs is true: a vocabulary for each language is not "
                         "supported; give a checkpoint with one vocab.json for both")
     vocabulary = read_json(folder / VOCABULARY)
+    if not all(map(is_id, vocabulary.values())):
+        raise UserError(f"{folder / VOCABULARY}: must be an object of pieces and their ids")
     for name in ("unk_token", "eos_token"):
         if described.named[name] not in vocabulary:
             raise UserError(f"{folder / VOCABULARY}: has no {described.named[name]!r}, the {name}")
@@ -155,7 +158,10 @@ def _sentencepiece(folder: pathlib.Path, described: Described, task: str, model_
 def _extra_ids(described: Described, model_type: str, pieces: Sequence[str]) -> int:
     """T5's class has 100 where no file says otherwise; mT5's models, and T5X's, have theirs among the pieces."""
     if "extra_ids" in described.config:
-        return int(described.config["extra_ids"])
+        number = described.config["extra_ids"]
+        if not is_id(number):
+            raise UserError(f"tokenizer_config.json: extra_ids={str(number)[:60]}: wants a whole number from 0")
+        return number
     return 100 if model_type == "t5" and f"{SPACE}<extra_id_0>" not in pieces else 0
 
 

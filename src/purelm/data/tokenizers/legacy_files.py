@@ -56,12 +56,13 @@ def from_vocabulary(folder: pathlib.Path, model_type: str, config: Mapping[str, 
     if model_type not in WORD_PIECE:
         raise UserError(f"{folder}: vocab.txt of model type {model_type!r} does not say how text is divided; it takes "
                         "a tokenizer.json (save_pretrained of transformers writes one)")
-    vocabulary = {line: number for number, line in enumerate(lines_of(folder / "vocab.txt"))}
+    # Chinese BERT's has U+2028 for a token, which every reader but the oldest of transformers takes for white space.
+    vocabulary = {line.rstrip(): number for number, line in enumerate(lines_of(folder / "vocab.txt"))}
     for name in ("unk_token", "sep_token", "cls_token"):
         if name not in named or named[name] not in vocabulary:
             raise UserError(f"{folder / 'vocab.txt'}: has no {name} (tokenizer_config.json names it)")
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token=named["unk_token"]))
-    strip = config.get("strip_accents", None)
+    strip = flag(config, "strip_accents", False) if config.get("strip_accents", None) is not None else None
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=flag(config, "tokenize_chinese_chars", True), strip_accents=strip,
         lowercase=flag(config, "do_lower_case", True))
@@ -76,8 +77,12 @@ def from_vocabulary(folder: pathlib.Path, model_type: str, config: Mapping[str, 
 
 
 def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
-    """A field of tokenizer_config.json that transformers has `default` for."""
-    return bool(config[name]) if name in config and config[name] is not None else default
+    """A field of tokenizer_config.json that transformers has `default` for; UserError where it is neither true nor
+    false."""
+    value = config[name] if name in config and config[name] is not None else default
+    if not isinstance(value, bool):
+        raise UserError(f"tokenizer_config.json: {name}={str(value)[:60]}: wants true or false")
+    return value
 
 
 def lines_of(path: pathlib.Path) -> list[str]:

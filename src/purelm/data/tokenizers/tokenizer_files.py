@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from purelm.errors import UserError
@@ -66,6 +66,8 @@ def describe(folder: pathlib.Path, model_type: str) -> Described:
         for content, name in ((special_map, SPECIAL_MAP), (config, CONFIG)):
             if key in content and content[key]:
                 values = content[key].values() if isinstance(content[key], dict) else content[key]
+                if isinstance(content[key], str) or not isinstance(values, Iterable):
+                    raise UserError(f"{folder / name}: {key} must be a list of tokens")
                 extra += [_text(value, folder / name, key) for value in values]
     told = frozenset(key for key in _NAMES for content in (special_map, config) if key in content)
     return Described(config, named, told, _added(folder, config), list(dict.fromkeys(extra)), _template(folder, config))
@@ -77,11 +79,17 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); take it again from where it came") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({str(error)[:200]}); take it again from where it came"
+                        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a JSON object, not a {type(content).__name__}")
     return content
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value of a file can be the id of a token."""
+    return type(value) is int and 0 <= value < 2**31
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -102,8 +110,13 @@ def _text(value: Any, path: pathlib.Path, key: str) -> str:
 def _added(folder: pathlib.Path, config: Mapping[str, Any]) -> list[AddedToken]:
     found: dict[int, AddedToken] = {}
     for text, number in read_json(folder / ADDED).items():
+        if not is_id(number):
+            raise UserError(f"{folder / ADDED}: {text!r} must have an id, a whole number from 0")
         found[number] = AddedToken(number, text, True, {"special": True, "normalized": False})
-    decoder = config.get("added_tokens_decoder", {})
+    decoder = config.get("added_tokens_decoder", None) or {}
+    if not isinstance(decoder, dict) or not all(
+            number.isdecimal() and len(number) < 10 and isinstance(token, dict) for number, token in decoder.items()):
+        raise UserError(f"{folder / CONFIG}: added_tokens_decoder must be an object of tokens by their ids")
     for number, token in decoder.items():
         fields = {name: bool(token[name]) for name in ("special", "normalized", "lstrip", "rstrip", "single_word")
                   if name in token}
@@ -123,8 +136,9 @@ def _template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
         found = config["chat_template"]
     if found is None or isinstance(found, str):
         return found
-    if not isinstance(found, list) or not all(isinstance(one, dict) and {"name", "template"} <= set(one)
-                                              for one in found):
+    if not isinstance(found, list) or not all(
+            isinstance(one, dict) and {"name", "template"} <= set(one)
+            and isinstance(one["name"], str) and isinstance(one["template"], str) for one in found):
         raise UserError(f"{folder / CONFIG}: chat_template must be a text, or a list of names and templates")
     templates = {one["name"]: one["template"] for one in found}
     if "default" not in templates:
