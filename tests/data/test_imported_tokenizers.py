@@ -128,8 +128,13 @@ def test_vocab_txt_is_berts(tmp_path, lower_case):
     import transformers
 
     folder = published.bert(tmp_path, lower_case=lower_case, json_file=False)
+    with (folder / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("\u2028\n##\u2028\n")  # As Chinese BERT has them: reddens where a line keeps its white space.
     ours = import_tokenizer(folder, "classification", "bert", {})
-    check_as_original(ours, transformers.BertTokenizer.from_pretrained(folder, do_lower_case=lower_case))
+    theirs = transformers.BertTokenizer.from_pretrained(folder, do_lower_case=lower_case)
+    check_as_original(ours, theirs)
+    spaces = [6, len(theirs) - 2, 7, len(theirs) - 1]
+    assert ours.decode(spaces) == theirs.decode(spaces)
     assert (ours.decode(ours.encode("THE")) == "the") == lower_case
 
 
