@@ -122,6 +122,13 @@ def test_a_pattern_is_named_where_the_model_does_not_say_it(tmp_path):
     ("tokenizer_config.json", b"{", "cannot be read as JSON"),
     ("tokenizer_config.json", b'{"bos_token": 3}', "bos_token must be a token's text, not 3"),
     ("tokenizer_config.json", b'{"chat_template": [{"name": "rag", "template": ""}]}', "called default; there are rag"),
+    ("tokenizer_config.json", b"[" * 100_000, "cannot be read as JSON"),
+    ("tokenizer_config.json", b'{"chat_template": [{"name": [], "template": ""}]}', "must be a text, or a list"),
+    ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}', "must be an object of tokens by their ids"),
+    ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}', "must be an object of tokens by"),
+    ("tokenizer_config.json", b'{"extra_special_tokens": true}', "extra_special_tokens must be a list of tokens"),
+    ("added_tokens.json", b'{"<x>": []}', "'<x>' must have an id"),
+    ("special_tokens_map.json", b'{"additional_special_tokens": "<x>"}', "must be a list of tokens"),
     ("spiece.model", b"\x00\x01nonsense", "not a SentencePiece model"),
     ("spiece.model", b"", "not a SentencePiece model"),
     ("llama.model", b"IQ== 0\nIg== 1\n", "the byte 0 has no token"),
@@ -134,6 +141,33 @@ def test_files_that_will_not_do_are_named(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message) as caught:
         import_tokenizer(tmp_path, "language_modeling", model_type, {})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"eos_token_id": [[1]]}, r"eos_token_id=\[\[1\]\]: wants the id of a token"),
+    ({"eos_token_id": "x"}, "eos_token_id=x"), ({"eos_token_id": -1}, "eos_token_id=-1"),
+    ({"eos_token_id": True}, "eos_token_id=True")])
+def test_ids_that_are_none_are_named(tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
+        import_tokenizer(published.llama3(tmp_path), "language_modeling", "llama", fields)
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_named(tmp_path):
+    # bool("false") is true.
+    folder = published.llama3(tmp_path)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"add_bos_token": "false"}))
+    with pytest.raises(UserError, match="add_bos_token=false: wants true or false"):
+        import_tokenizer(folder, "language_modeling", "llama", {})
+
+
+def test_a_prefix_that_merges_have_not_never_reaches_the_library(tmp_path):
+    """It would end the whole process: no exception, no test that fails."""
+    model = {"type": "BPE", "continuing_subword_prefix": "x", "vocab": {"a": 0, "\u0120": 1, "a\u0120": 2},
+             "merges": [["a", "\u0120"]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": model}))
+    with pytest.raises(UserError, match="continuing_subword_prefix='x' is not that of its merges"):
+        import_tokenizer(tmp_path, "language_modeling", "gpt2", {})
 
 
 def test_older_files_of_other_families_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 import collections
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -102,6 +103,57 @@ def test_nothing_in_a_pickle_is_run(tmp_path):
     with pytest.raises(UserError, match=r"since 1\.6, or cut short"):
         open_weights(tmp_path)
     assert not marker.exists()
+
+
+def rebuilt(path, data, compression=zipfile.ZIP_STORED):
+    """The .bin with `data` as its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, data if name.endswith("/data.pkl") else content)
+
+
+@pytest.mark.parametrize("data", [
+    b"\x80\x02K\x01r\xff\xff\xff\x7f.", b"\x80\x05\x96\x00\x00\x00\x00\x00\x10\x00\x00.", b"\x80\x02(((((.",
+    b"\x80\x02Kc.", b"", b"\x80\x02cos\nsystem\n.", b"\x80\x02" + b"X\xff\xff\xff\x7fabc.", b"\x80\x02)\x85Q.",
+], ids=["a memo of 16 GB", "an array of a TB", "marks", "a number", "nothing", "a function", "a text of 2 GB",
+        "a storage"])
+def test_a_pickle_takes_no_more_memory_than_its_file(tmp_path, data):
+    """Reddens, or ends the tests, with the unpickler that is written in C."""
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    rebuilt(tmp_path / "pytorch_model.bin", data)
+    with pytest.raises(UserError, match="pytorch_model.bin: (holds more than tensors|is no state dict)") as caught:
+        open_weights(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pytorch_files_that_say_more_than_they_hold(tmp_path):
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(1).expand(10**6, 10**6)}, file)  # Stride 0: four bytes as four terabytes.
+    with pytest.raises(UserError, match="tensor a does not lie in the file"):
+        open_weights(tmp_path)
+    torch.save({"a": torch.ones(2)}, file)
+    whole = file.read_bytes()
+    rebuilt(file, b"", zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match="no PyTorch file of weights"):
+        open_weights(tmp_path)
+    place = whole.index(b"PK\x01\x02")
+    file.write_bytes(whole[:place + 6] + b"\xff" + whole[place + 7:])
+    with pytest.raises(UserError, match=r"not a PyTorch file .* \(zip file version 25.5\)"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[" * 100_000, "not whole JSON"), ("1" * 5000, "not whole JSON"), ("[]", "holds no JSON object"),
+    ('{"weight_map": {"a": ["b"]}}', "is missing, but"), ('{"weight_map": {"a": "%s"}}' % ("b" * 5000), "is missing"),
+    ('{"weight_map": {"a": "."}}', "no file beside it"), ('{"weight_map": [1]}', "has no weight_map"),
+])
+def test_a_damaged_index_is_refused(tmp_path, text, message):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        open_weights(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_written_in_any_order_is_what_safetensors_reads(tmp_path):
