@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
@@ -94,3 +95,23 @@ def test_a_thread_writes_one_too(tmp_path):
     thread.start()
     thread.join()
     assert names(tmp_path) == ["made"]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r"takes 1,000,000,000 MB, and the disk has [\d,]+ MB left"), new_folder(
+            tmp_path / "made", "--to", 10**15) as folder:
+        (folder / "file").write_text("begun")
+    assert names(tmp_path) == []
+
+
+def test_what_is_still_written_after_an_error_is_removed_too(tmp_path):
+    """As by the threads of a checkpoint's save, which make folders that are no longer there."""
+    def write():
+        time.sleep(0.1)
+        (tmp_path / ".made.unfinished" / "late").mkdir(parents=True)
+
+    thread = threading.Thread(target=write)
+    with pytest.raises(UserError, match="x"), new_folder(tmp_path / "made", "--to"):
+        thread.start()
+        raise UserError("x")
+    assert names(tmp_path) == []

@@ -64,7 +64,8 @@ def export_run(
 
     tokenizer, labels = load_tokenizer(run.tokenizer), read_labels(run)
     plan = make_plan(run, config, tokenizer, labels, family, dtype, shard_bytes)
-    with new_folder(target, flag) as partial:
+    sizes = [int(np.prod(shape, dtype=np.int64)) * kind.itemsize for _, kind, shape in plan.entries.values()]
+    with new_folder(target, flag, sum(sizes)) as partial:
         step = _write_weights(partial, run, config, checkpoint, plan, progress)
         _write_small(partial, run, config, tokenizer, plan, step)
     notes = [f"{plan.choice.architecture} ({plan.config['model_type']}), step {step}, "

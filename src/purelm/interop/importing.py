@@ -86,7 +86,7 @@ def import_checkpoint(
     tokenizer = _tokenizer(checkpoint, fields, pathlib.Path(tokenizer_from or source.folder), model)
     decoding, notes = decoding_of(fields, checkpoint.task, model.context_length)
     config = _run_config(checkpoint, model, tokenizer, decoding, target)
-    with new_folder(target, flag) as partial:
+    with new_folder(target, flag, _least_bytes(config)) as partial:
         num_parameters = _write_run(partial, checkpoint, config, tokenizer, name, source.revision, progress)
     kept = () if checkpoint.retasked else tuple(sorted(checkpoint.others))
     if checkpoint.drawn:
@@ -95,6 +95,13 @@ def import_checkpoint(
         notes.append(f"of other heads, and so left out: {', '.join(sorted(checkpoint.others))}")
     return Imported(RunFolder(target), checkpoint, config, num_parameters, kept, source.revision,
                     tuple(notes))
+
+
+def _least_bytes(config: Config) -> int:
+    """What the parameters take on a disk: Orbax compresses them, those that were of half the width by half."""
+    shapes = task_shapes(config.model, config.task.name)
+    size = np.dtype(jax.numpy.dtype(config.model.param_dtype)).itemsize
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes)) * size // 2
 
 
 def _in_types(checkpoint: Checkpoint, dtype: str) -> ModelConfig:

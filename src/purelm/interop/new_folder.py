@@ -15,6 +15,8 @@ from typing import Any
 
 from purelm.errors import UserError
 
+_QUIET_SECONDS = 0.2
+
 
 def check_free(target: pathlib.Path, flag: str) -> None:
     """UserError where `target`, which `flag` gives, holds something already or is no folder."""
@@ -27,7 +29,7 @@ def check_free(target: pathlib.Path, flag: str) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(target: pathlib.Path, flag: str) -> Iterator[pathlib.Path]:
+def new_folder(target: pathlib.Path, flag: str, least_bytes: int = 0) -> Iterator[pathlib.Path]:
     """A folder to write into, which becomes `target` at the end of the block.
 
     Until then it lies beside `target` under a name of its own. It is removed where the block raises, and where the
@@ -35,8 +37,8 @@ def new_folder(target: pathlib.Path, flag: str) -> Iterator[pathlib.Path]:
     killed has left is removed by the next.
 
     Raises:
-      UserError: `target`, which `flag` gives, holds something; another process is writing it; or a file cannot be read
-        or written, as on a disk that is full.
+      UserError: `target`, which `flag` gives, holds something; another process is writing it; there is no room for
+        `least_bytes`; or a file cannot be read or written, as on a disk that is full.
     """
     check_free(target, flag)
     parent, name = os.path.split(os.path.abspath(target))
@@ -46,22 +48,31 @@ def new_folder(target: pathlib.Path, flag: str) -> Iterator[pathlib.Path]:
         with _locked(partial, flag), _removed_on_signal(partial):
             try:
                 _clear(partial)
+                _check_room(partial, flag, least_bytes)
                 yield partial
                 partial.replace(target)
-            finally:
+            except BaseException:
                 _remove(partial)
+                raise
     except OSError as error:
         where = "" if error.filename is None else f": {error.filename}"
         raise UserError(f"{flag}: cannot be written ({error.strerror or error}{where})") from error
 
 
+def _check_room(folder: pathlib.Path, flag: str, least_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < least_bytes:
+        raise UserError(f"{flag}: cannot be written (it takes {least_bytes / 1e6:,.0f} MB, and the disk has "
+                        f"{free / 1e6:,.0f} MB left)")
+
+
 def _remove(folder: pathlib.Path) -> None:
-    """What a save that has failed still writes in the background ends in a moment."""
+    """Again while something is there: of a save that has failed, some is still written in the background."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_QUIET_SECONDS)
         if not folder.exists():
             return
-        time.sleep(0.1)
 
 
 def _clear(folder: pathlib.Path) -> None:
