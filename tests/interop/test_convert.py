@@ -265,3 +265,16 @@ def test_an_imported_run_without_data_says_what_to_give(gpt2, tmp_path):
         with pytest.raises(UserError, match="no data of their own; to evaluate, give --data_path=FILE; to train, give "
                                             "another --workdir and --config.init_from="):
             call()
+
+
+def test_a_tokenizer_from_elsewhere_goes_back_with_the_weights(folder, tmp_path):
+    """Reddens where an export has the tokenizer that lay beside the weights, or none."""
+    published.gpt2(tmp_path / "source")
+    other = published.byte_tokenizer(("<|endoftext|>", "<|other|>"), eos_token="<|endoftext|>")
+    other.save_pretrained(tmp_path / "other")
+    (tmp_path / "source" / "special_tokens_map.json").write_text('{"pad_token": "<|endoftext|>"}')
+    import_checkpoint(str(tmp_path / "source"), str(tmp_path / "run"), tokenizer_from=str(tmp_path / "other"))
+    export_run(str(tmp_path / "run"), str(tmp_path / "out"))
+    back = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert back("To be <|other|>").input_ids == other("To be <|other|>").input_ids
+    assert not (tmp_path / "out" / "special_tokens_map.json").exists()

@@ -131,12 +131,9 @@ def read_model(family: ModuleType, values: Mapping[str, Any], task: str, where: 
     fields = Fields(values, where)
     changes = family.read_config(fields, task)
     fields.finish()
-    changes = {"vocabulary_size": fields.take("vocab_size", None), **changes}
     if task in ("classification", "tagging"):
         changes["num_classes"] = len(_labels(values, task, where))
     model = dataclasses.replace(ModelConfig(), **changes)
-    if model.vocabulary_size is None:
-        raise UserError(f"{where}: field vocab_size is missing; take the checkpoint's files again")
     check_model(model)
     return resolve_model(model, model.vocabulary_size)
 

@@ -174,7 +174,7 @@ def _write_run(partial: pathlib.Path, checkpoint: Checkpoint, config: Config, to
     if not checkpoint.retasked:
         originals = partial / ORIGINALS
         originals.mkdir()
-        _keep_originals(checkpoint, originals)
+        _keep_originals(checkpoint, tokenizer, originals)
     tokenizer.save(folder.tokenizer)
     data = {"tokenizer": tokenizer.fingerprint,
             "imported": {"from": name, "revision": revision, "model_type": checkpoint.fields["model_type"],
@@ -228,12 +228,20 @@ def _save_params(folder: RunFolder, params: Any) -> None:
         checkpoints.save(0, TrainState(np.zeros((), np.int32), params, {}, None))
 
 
-def _keep_originals(checkpoint: Checkpoint, originals: pathlib.Path) -> None:
-    """Copies of the small files, the tensors that are not read, and where every tensor was."""
+def _keep_originals(checkpoint: Checkpoint, tokenizer: Any, originals: pathlib.Path) -> None:
+    """Copies of the small files, the tensors that are not read, and where every tensor was; of the tokenizer its own
+    files, which may have come from elsewhere."""
+    from purelm.data.tokenizers.exporting import write_tokenizer_files
+    from purelm.data.tokenizers.importing import is_tokenizer_file
+
+    sources = {name: checkpoint.folder / name for name in tokenizer.file_names}
+    beside = all(path.is_file() and path.read_bytes() == tokenizer.file(name) for name, path in sources.items())
     for path in sorted(checkpoint.folder.iterdir()):
         if path.is_file() and path.name.endswith(_SMALL) and path.stat().st_size < _LARGEST_SMALL and (
-                not path.name.endswith(".index.json")):
+                not path.name.endswith(".index.json")) and (beside or not is_tokenizer_file(path.name)):
             shutil.copyfile(path, originals / path.name)
+    if not beside:
+        write_tokenizer_files(tokenizer, originals)
     if checkpoint.others:
         writer = Writer(originals / KEPT, {name: (stored.dtype, stored.shape)
                                            for name, stored in checkpoint.others.items()})

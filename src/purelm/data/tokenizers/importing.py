@@ -43,6 +43,12 @@ _T5 = ("t5", "mt5", "umt5")
 _START_ALONE = ("llama", "mistral", "gemma", "gemma2", "gemma3", "gemma3_text")
 
 
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file of a checkpoint's folder is of its tokenizer."""
+    known = (_JSON, SOURCE, TARGET, "vocab.json", "merges.txt", "vocab.txt", *_DESCRIPTIONS)
+    return name in known or name.endswith((".tiktoken", ".model"))
+
+
 def import_tokenizer(folder: pathlib.Path, task: str, model_type: str, fields: Mapping[str, Any], *,
                      pattern: str | None = None) -> Tokenizer | None:
     """The tokenizer of a checkpoint's folder, or None where it has no tokenizer files.
