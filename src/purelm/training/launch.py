@@ -172,10 +172,15 @@ def prepare_run(config: Config, folder: RunFolder | None, *, progress: Callable[
     """(prepared data, finalized config), with the tokenizer and labels of the run folder, if one is given.
 
     A run that starts from another (config.init_from) takes that one's tokenizer, unless config.data.tokenizer_path
-    names one. `progress` is called with a line at the start of each long part.
+    names one, and where it has the data's labels among its own, its labels: a class keeps its row of the head.
+    `progress` is called with a line at the start of each long part.
     """
     tokenizer, labels = given_vocabulary(config, folder)
     data = task_of(config).prepare(config, tokenizer=tokenizer, labels=labels, progress=progress)
+    if labels is None and data.labels is not None:
+        known = _labels_of_start(config)
+        if known != data.labels and set(data.labels) <= set(known):
+            data = task_of(config).prepare(config, tokenizer=tokenizer, labels=known, progress=progress)
     if "train" not in data.splits:
         raise UserError("config.data: there is no training split; give a file to train on")
     return data, finalize(config, vocabulary_size=data.vocabulary_size, tokens_per_epoch=data.tokens_per_epoch(config),
@@ -191,6 +196,16 @@ def given_vocabulary(config: Config, folder: RunFolder | None) -> tuple[Any, tup
     if config.init_from and config.data.tokenizer_path is None:
         return load_tokenizer(open_run(config.init_from, "config.init_from")[0].tokenizer), None
     return None, None
+
+
+def _labels_of_start(config: Config) -> tuple[str, ...]:
+    """The labels of the run that this one starts from, where it can have them all."""
+    if config.init_from is None:
+        return ()
+    start, before = open_run(config.init_from, "config.init_from")
+    known = read_labels(start) or ()
+    room = config.model.num_classes
+    return known if before.task.name == config.task.name and (room is None or len(known) <= room) else ()
 
 
 def start_lines(config: Config, data, engine, step: int, changes: list[str]) -> list[str]:

@@ -68,7 +68,7 @@ def open_cells(configs: Sequence[Config], workdirs: Sequence[str], locks: contex
 def _open(config: Config, folder: RunFolder, prepared: dict[Any, Any], note: Note) -> Cell:
     begun = bool(manifests.step_folders(folder.checkpoints))
     tokenizer, labels = given_vocabulary(config, folder if begun else None)
-    key = (None if tokenizer is None else tokenizer.fingerprint, labels)
+    key = (None if tokenizer is None else tokenizer.fingerprint, labels, None if begun else config.init_from)
     if key not in prepared:
         data = prepare_run(config, folder if begun else None, progress=note)[0]
         same = json.dumps(data.fingerprint, sort_keys=True)
