@@ -219,5 +219,6 @@ def _flag_message(text: str) -> str:
         return text
     name, value, reason = match.groups()
     wants = {"int()": "a whole number", "float": "a number", "boolean": "true or false"}
-    kind = next((words for key, words in wants.items() if key in reason), reason.rstrip("."))
+    listed = "one of <" in reason  # Of values that may be named as a type is.
+    kind = next((words for key, words in wants.items() if key in reason and not listed), reason.rstrip("."))
     return f"--{name}={value}: wants {kind}" if kind != reason.rstrip(".") else f"--{name}={value}: {kind}"

@@ -51,6 +51,7 @@ def test_the_commit_is_recorded(tmp_path):
 @pytest.mark.parametrize("name, revision, message", [
     ("group/other", None, "no such folder, and the Hub cannot be reached; group/other is not in the cache"),
     ("group/tiny", "v2", "group/tiny at revision v2 is not in the cache"),
+    ("", None, "--from_hf is empty; give a folder"),
     ("./missing", None, "no such folder; give one with config.json"),
     ("a/b/c", None, "no such folder; give one with config.json"),
 ])

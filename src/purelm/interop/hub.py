@@ -30,6 +30,9 @@ def resolve(name: str, revision: str | None) -> Source:
     Raises:
       UserError: no such folder, repository or revision, one that wants a login, or no network and nothing in the cache.
     """
+    if not name:
+        raise UserError("--from_hf is empty; give a folder with config.json and weights, or a name such as "
+                        "openai-community/gpt2")
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
