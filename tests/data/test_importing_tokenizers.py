@@ -127,6 +127,7 @@ def test_a_pattern_is_named_where_the_model_does_not_say_it(tmp_path):
     ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}', "must be an object of tokens by their ids"),
     ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}', "must be an object of tokens by"),
     ("tokenizer_config.json", b'{"extra_special_tokens": true}', "extra_special_tokens must be a list of tokens"),
+    ("vocab.json", b'{"a": 1000000000}', "vocab.json: must be an object of tokens and their ids"),
     ("added_tokens.json", b'{"<x>": []}', "'<x>' must have an id"),
     ("special_tokens_map.json", b'{"additional_special_tokens": "<x>"}', "must be a list of tokens"),
     ("spiece.model", b"\x00\x01nonsense", "not a SentencePiece model"),
@@ -137,7 +138,8 @@ def test_a_pattern_is_named_where_the_model_does_not_say_it(tmp_path):
 ])
 def test_files_that_will_not_do_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    model_type = {"vocab.txt": "bert", "spiece.model": "t5"}.get(name, "llama")
+    (tmp_path / "merges.txt").touch()
+    model_type = {"vocab.txt": "bert", "spiece.model": "t5", "vocab.json": "gpt2"}.get(name, "llama")
     with pytest.raises(UserError, match=message) as caught:
         import_tokenizer(tmp_path, "language_modeling", model_type, {})
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purelm.data.tokenizers.imported_tiktoken import PATTERNS
-from purelm.data.tokenizers.tokenizer_files import read_json, read_text
+from purelm.data.tokenizers.tokenizer_files import is_id, read_json, read_text
 from purelm.errors import UserError
 
 # Families whose byte-level BPE divides words as GPT-2's does, and those that have Qwen's pattern.
@@ -27,6 +27,8 @@ def from_merges(folder: pathlib.Path, model_type: str, config: Mapping[str, Any]
         raise UserError(f"{folder}: vocab.json and merges.txt of model type {model_type!r} do not say how text is "
                         "divided; it takes a tokenizer.json (save_pretrained of transformers writes one)")
     vocabulary = read_json(folder / "vocab.json")
+    if not all(map(is_id, vocabulary.values())):
+        raise UserError(f"{folder / 'vocab.json'}: must be an object of tokens and their ids")
     merges = [tuple(line.split(" ")) for line in lines_of(folder / "merges.txt")
               if line and not line.startswith("#version")]
     try:

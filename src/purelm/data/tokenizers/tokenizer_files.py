@@ -29,6 +29,9 @@ _USUAL = {
     "qwen3": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
 }
 
+# Far above any vocabulary's: libraries go through all ids up to the largest.
+_MOST_IDS = 1 << 22
+
 
 class AddedToken(NamedTuple):
     """A token that tokenizer_config.json or added_tokens.json adds to the vocabulary; `fields` are the library's."""
@@ -89,7 +92,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def is_id(value: Any) -> bool:
     """Whether a value of a file can be the id of a token."""
-    return type(value) is int and 0 <= value < 2**31
+    return type(value) is int and 0 <= value < _MOST_IDS
 
 
 def read_text(path: pathlib.Path) -> str:
