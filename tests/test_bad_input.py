@@ -165,6 +165,8 @@ CASES = [
     ("baselines of no data", BASELINES, ["--task=classification"], ["--data_path is missing"]),
     ("evaluate without a run", EVALUATE, [], ["--workdir is missing"]),
     ("evaluate what is no run", EVALUATE, ["--workdir={files}"], ["config.json"]),
+    ("a type that is none of those", "convert", ["--to_hf={new}", "--workdir={files}", "--dtype=bf16"],
+     ["--dtype=bf16: value should be one of"]),
     ("evaluate a folder that is not there", EVALUATE, [NEW], ["no such folder"]),
     ("split that the data lacks", EVALUATE, ["--workdir={run}", "--split=test"], ["test", "validation"]),
     ("split that does not exist", EVALUATE, ["--workdir={run}", "--split=dev"], ["dev", "validation"]),

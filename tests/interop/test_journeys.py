@@ -23,8 +23,8 @@ from purelm.training.load import load_run
 
 TEXT = "To be, or not to be, that is the question. 时间就是金钱 a 🙂 b " * 3
 LLAMA_2 = ("{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + "
-           "message['content'].strip() + ' [/INST]' }}{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}"
-           "{% endif %}{% endfor %}")
+           "message['content'].strip() + ' [/INST]' }}{% else %}{{ ' ' + message['content'].strip() + ' ' + "
+           "eos_token }}{% endif %}{% endfor %}")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,10 @@ def test_a_class_keeps_its_row_of_the_head(tmp_path):
                  load_run(str(tmp_path / "run")).params)
     export_run(str(tmp_path / "tuned"), str(tmp_path / "out"))
     assert transformers.AutoConfig.from_pretrained(tmp_path / "out").id2label == dict(enumerate(names))
+    said = []
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": "to be " * 40, "label": "fair"}) + "\n")
+    evaluate_run(str(tmp_path / "tuned"), data_path=str(tmp_path / "long.jsonl"), progress=said.append)
+    assert said[0] == "train: texts cut to the context 1"
 
 
 def test_a_chat_is_asked_as_transformers_asks_it(gpt2, tmp_path):
@@ -101,6 +105,7 @@ def test_a_chat_is_asked_as_transformers_asks_it(gpt2, tmp_path):
 
 def tune(before, workdir, data, changes):
     """Two steps from the run `before` on the file `data`."""
-    config = load_json(before / "config.json")
-    launch(apply_changes(config, {"init_from": str(before), "data.path": str(data), "training.num_epochs": None,
-                                  "training.num_steps": 2, "training.batch_size": 2, **changes}), str(workdir), quiet=True)
+    config = apply_changes(load_json(before / "config.json"), {
+        "init_from": str(before), "data.path": str(data), "training.num_epochs": None, "training.num_steps": 2,
+        "training.batch_size": 2, **changes})
+    launch(config, str(workdir), quiet=True)

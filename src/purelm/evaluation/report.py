@@ -73,6 +73,8 @@ def evaluate_run(workdir: str | None, *, split: str = "validation", checkpoint: 
         return Evaluation({"task": run.config.task.name, "step": run.step, "file": data_path,
                            **evaluator.score_file_of(run, data_path)}, ())
     data, split = _data_of(run, split, data_path)
+    if hasattr(data, "counts") and data.counts.keys() & {split} and data.counts[split]:
+        report(f"{split}: " + ", ".join(f"{what} {count:,}" for what, count in data.counts[split].items()))
     batch_size = batch_size or run.config.training.batch_size // run.config.training.accumulation_steps
     metrics = {"task": run.config.task.name, "split": split, "step": run.step,
                **({} if data_path is None else {"data_path": data_path}),
