@@ -35,6 +35,8 @@ def test_a_field_that_nothing_asked_for_is_named():
     ({"n_embd": 2**31}, lambda fields: fields.size("n_embd", 1), "wants 2147483647 at most"),
     ({"rope_scaling": {"type": "yarn", "factor": 2.0, "beta_fast": [1]}}, lambda fields: rope(fields, 1e4, 64),
      r"beta_fast=\[1\]: wants a number"),
+    ({"rope_scaling": {"type": "yarn", "factor": -1}}, lambda fields: rope(fields, 1e4, 64), "factor=-1.0: wants"),
+    ({"rope_theta": 0}, lambda fields: rope(fields, 1e4, 64), "base=0.0: wants a number above 0"),
 ])
 def test_what_cannot_be_taken_over_gives_one_line(values, ask, message):
     with pytest.raises(UserError, match=message) as caught:

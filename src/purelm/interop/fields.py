@@ -196,6 +196,9 @@ def rope_of(values: Mapping[str, Any], fields: Fields, default_base: float, cont
         for name in ("mscale", "mscale_all_dim"):
             inner.require(name, None, "this factor on attention cannot be taken over")
     inner.finish()
+    for name, value in result.items():
+        if isinstance(value, (int, float)) and value <= 0:
+            raise UserError(f"{inner.where}: {name.removeprefix('rope_')}={value}: wants a number above 0")
     return result
 
 
