@@ -19,9 +19,7 @@ Measure speed, as ratios to peers and limits in the same run, and print the tabl
   python experiments/benchmark.py --nanogpt=FOLDER --shakespeare=FILE  with nanoGPT's own code beside (its public
                                                                        repository, checked out by you) on input.txt
   python experiments/benchmark.py --only=word_vectors --corpus=FILE    gensim beside ours
-  python experiments/benchmark.py --suite=decode --workdir=runs/a      answering: sampling, beams, quantized weights,
-                                                                       engine, server, load (--target, --draft:
-                                                                       speculative decoding)
+  python experiments/benchmark.py --suite=decode --workdir=runs/a      answering (--target, --draft: speculative too)
   python experiments/benchmark.py --suite=interop                      published weights: import, memory, fine-tuning
   python experiments/benchmark.py --only=tokenizers --tokenizers=FOLDER --texts='*.jsonl'
                                                                        a checkpoint's tokenizer beside the original's

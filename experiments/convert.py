@@ -15,8 +15,8 @@ Take published weights over (Hugging Face's format), and give a run away in it.
   python experiments/convert.py --to_hf=FOLDER --workdir=runs/a                  writes weights, config, tokenizer, card
 
 Every other command takes the run folder: generate.py, evaluate.py, predict.py, serve.py, and train.py with
---config=runs/gpt2/config.json --config.init_from=runs/gpt2 --workdir=runs/tuned --config.data.path=FILE. Without
---config.init_from that trains the same model from nothing. Names of the data's fields are in the run's config.json.
+--config=runs/gpt2/config.json --workdir=runs/tuned --config.data.path=FILE, which begins from the weights (with
+--config.init_from=none from nothing). Names of the data's fields are in the run's config.json.
 """
 
 FROM_HF = flags.DEFINE_string("from_hf", None, "a folder with config.json and weights, or a name of the Hub")

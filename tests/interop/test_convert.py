@@ -242,6 +242,8 @@ def test_a_pretrained_encoder_begins_another_task(gpt2, folder, tmp_path):
     done = import_checkpoint(str(tmp_path / "source"), str(tmp_path / "run"), task="classification", num_classes=5)
     assert any("drawn at random: classifier/output/bias, classifier/output/kernel" in note or
                "drawn at random: classifier/output/kernel, classifier/output/bias" in note for note in done.notes)
+    again = import_checkpoint(str(folder / "bert"), str(tmp_path / "other"), task="classification", num_classes=5)
+    assert set(again.checkpoint.drawn) == {"classifier/output/kernel", "classifier/output/bias"}  # It has three.
     run = load_run(str(tmp_path / "run"))
     classifier = run.params["classifier"]
     np.testing.assert_array_equal(classifier["transform"]["kernel"], model.bert.pooler.dense.weight.detach().numpy().T)
@@ -263,7 +265,7 @@ def test_an_imported_run_without_data_says_what_to_give(gpt2, tmp_path):
                  lambda: launch(dataclasses.replace(config, data=dataclasses.replace(
                      config.data, path=str(tmp_path / "input.txt"))), str(gpt2[2]))):
         with pytest.raises(UserError, match="no data of their own; to evaluate, give --data_path=FILE; to train, give "
-                                            "another --workdir and --config.init_from="):
+                                            "another --workdir with --config="):
             call()
 
 

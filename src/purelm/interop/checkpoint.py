@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,7 @@ from purelm.errors import UserError, did_you_mean
 from purelm.interop.checkpoint_files import Stored, open_weights, read_exactly, read_json
 from purelm.interop.families import family_of
 from purelm.interop.fields import Fields, class_names
-from purelm.interop.mapping import Tensor, lines_by_name
+from purelm.interop.mapping import Tensor, lines_by_name, shape_of
 from purelm.interop.new_heads import HEADS, for_task, other_heads
 from purelm.interop.task_parameters import task_shapes
 
@@ -81,13 +81,17 @@ def open_checkpoint(folder: pathlib.Path, task: str | None = None, num_classes: 
     model = read_model(family, values, task, where)
     tensors = family.tensors(model, task)
     found = open_weights(folder)
-    wanted = lines_by_name(tensors, task_shapes(model, task))
+    shapes = task_shapes(model, task)
+    wanted = lines_by_name(tensors, shapes)
     tied = family.aliases(model, task)
     names = _names(family, found, wanted.keys() | tied.keys(), folder)
     files = {name: found[names[name]] for name in wanted if name in names}
+    if retasked:  # A head of another number of classes is drawn anew too.
+        files = {name: stored for name, stored in files.items()
+                 if not _of_head(wanted[name]) or stored.shape == shape_of(wanted[name], shapes)}
     missing = {name: lines for name, lines in wanted.items() if name not in files}
     drawn = ()
-    if retasked and all(tensor.ours.startswith(HEADS) for lines in missing.values() for tensor, _ in lines):
+    if retasked and all(map(_of_head, missing.values())):
         drawn, missing = tuple(tensor.ours for lines in missing.values() for tensor, _ in lines), {}
     _check_missing(folder, list(missing), found)
     others = {name: in_file for name, in_file in names.items() if name not in files}
@@ -101,6 +105,10 @@ def open_checkpoint(folder: pathlib.Path, task: str | None = None, num_classes: 
         folder, family, values, task, model, _labels(values, task, where), tensors, files,
         {name: names[name] for name in files}, {in_file: found[in_file] for in_file in others.values()}, drawn,
         retasked)
+
+
+def _of_head(lines: Sequence[tuple[Tensor, int | None]]) -> bool:
+    return all(tensor.ours.startswith(HEADS) for tensor, _ in lines)
 
 
 def _names(family: ModuleType, found: Mapping[str, Stored], known: Collection[str], folder: pathlib.Path,

@@ -157,12 +157,14 @@ def _tokenizer(checkpoint: Checkpoint, fields: dict[str, Any], folder: pathlib.P
 
 def _run_config(checkpoint: Checkpoint, model: ModelConfig, tokenizer: Any, decoding: DecodingConfig,
                 target: pathlib.Path) -> Config:
-    """The config of the run, which train.py takes too: its optimizer and length are those of fine-tuning (Devlin et
-    al. 2019, appendix A.3)."""
+    """The config of the run, which train.py takes too, and then begins from these weights.
+
+    Its optimizer and length are those of fine-tuning (Devlin et al. 2019, appendix A.3).
+    """
     special = tokenizer.special
     marked = tokenizer.end_of_text_id is not None or bool(special.start)
     return validate(Config(
-        model=model, task=TaskConfig(name=checkpoint.task), decoding=decoding,
+        init_from=str(target), model=model, task=TaskConfig(name=checkpoint.task), decoding=decoding,
         data=DataConfig(tokenizer_path=str(target / "tokenizer.json"), end_of_text=marked),
         optimizer=OptimizerConfig(name="adamw", learning_rate=2e-5),
         training=TrainingConfig(num_epochs=3.0, batch_size=8)))

@@ -188,8 +188,8 @@ def _check_not_imported(folder: RunFolder) -> None:
     """Raises UserError where the folder holds published weights that were taken over: no data, no optimizer."""
     if folder.record.is_file() and "imported" in read_record(folder)["data"]:
         raise UserError(f"--workdir={folder.path}: holds weights that convert.py took over, with no data of their own; "
-                        "to evaluate, give --data_path=FILE; to train, give another --workdir and "
-                        f"--config.init_from={folder.path}")
+                        "to evaluate, give --data_path=FILE; to train, give another --workdir with "
+                        f"--config={folder.config}, which begins from them")
 
 
 def write_start(folder: RunFolder, config: Config, data_fingerprint: dict[str, Any], devices: list[Any], *,
