@@ -11,7 +11,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e .
 	@touch $@
 
 $(VENV)/.ready-serve: $(VENV)/.ready
@@ -21,12 +21,13 @@ $(VENV)/.ready-serve: $(VENV)/.ready
 serve: $(VENV)/.ready-serve
 	$(BIN)/python experiments/serve.py --workdir=$(RUN)
 
+# --use-pep517: seqeval is built from source, which old pips otherwise do with whatever is half installed by then.
 # The tests' oracles (PyTorch, transformers) are not needed to use the project. One installation of all, and without
 # bytecode: most of these 25,000 files are never imported.
 $(VENV)/.ready-test: pyproject.toml tests/constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) with the tests' oracles (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[test]' \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-compile -e '.[test]' \
 	  -c tests/constraints.txt
 	@touch $(VENV)/.ready $(VENV)/.ready-serve $@
 
