@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 END = "<|endoftext|>"
@@ -62,14 +61,21 @@ def convert(*arguments: str) -> tuple[float, int]:
     return run([sys.executable, "experiments/convert.py", *arguments])
 
 
+# A process begins with its parent's highest memory, so a small one starts what is measured.
+_LAUNCHER = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
+
 def run(command: list[str]) -> tuple[float, int]:
     """(seconds, highest resident memory in bytes) of a program; RuntimeError where it fails."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.stderr.close()
-    if status:
-        raise RuntimeError(f"{command}: {said.splitlines()[-1] if said else status}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024
+    done = subprocess.run([sys.executable, "-c", _LAUNCHER, *command], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stderr.splitlines()[-1] if done.stderr else done.returncode}")
+    seconds, kilobytes = done.stdout.split()[-2:]
+    return float(seconds), int(kilobytes) * 1024

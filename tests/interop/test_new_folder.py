@@ -14,9 +14,10 @@ from purelm.errors import UserError
 from purelm.interop.new_folder import new_folder
 
 WRITER = textwrap.dedent("""
-    import pathlib, sys, time
+    import pathlib, signal, sys, time
     from purelm.interop.new_folder import new_folder
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored where the tests run in the background.
     with new_folder(pathlib.Path("made"), "--to=made") as folder:
         (folder / "file").write_text("half")
         print("writing", flush=True)

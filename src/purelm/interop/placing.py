@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from purelm.interop.checkpoint_files import Stored, read_tensor
+from purelm.interop.checkpoint_files import Stored, read_exactly, read_tensor
 from purelm.interop.mapping import Tensor, by_leaf, check_shape, leaves_of, nested
 
 _ALIGNMENT = 64  # What XLA's CPU backend wants of a buffer that it takes without a copy.
@@ -69,14 +69,23 @@ def read_part(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype, index: tu
     ranges = [range(*place.indices(size)) for place, size in zip(index, shape)]
     part = _aligned(tuple(map(len, ranges)), np.dtype(dtype))
     if not tensor.stacked:
-        copy_into(part, tensor.from_theirs(read_tensor(files[tensor.theirs]))[index])
+        _read_into(part, tensor, files[tensor.theirs], index)
         return part
 
     def read_layer(place: int, layer: int) -> None:
-        copy_into(part[place], tensor.from_theirs(read_tensor(files[tensor.name(layer)]))[index[1:]])
+        _read_into(part[place], tensor, files[tensor.name(layer)], index[1:])
 
     list(pool.map(read_layer, range(len(ranges[0])), ranges[0]))
     return part
+
+
+def _read_into(target: np.ndarray, tensor: Tensor, stored: Stored, index: tuple[slice, ...]) -> None:
+    """The part `index` of (one layer of) a leaf; straight into its place where it lies in the file as it is ours."""
+    as_it_is = not tensor.transpose and tensor.part is None and not tensor.row and stored.strides is None
+    if as_it_is and stored.dtype == target.dtype and stored.shape == target.shape:
+        read_exactly(stored.file, stored.offset, memoryview(target.reshape(-1).view(np.uint8)))
+    else:
+        copy_into(target, tensor.from_theirs(read_tensor(stored))[index])
 
 
 def copy_into(target: np.ndarray, source: np.ndarray) -> None:

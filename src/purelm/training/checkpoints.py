@@ -34,7 +34,7 @@ from purelm.training.checkpoint_restore import Restored, Warn, restore_latest, r
 from purelm.training.manifests import Manifest, all_steps, best_step, latest_step
 
 # Of a file, and of what is compressed at once: both are held in memory whole while they are written and read.
-_PIECE_BYTES = 64 << 20
+_PIECE_BYTES = 16 << 20
 
 __all__ = ["Checkpoints", "Restored", "all_steps", "best_step", "latest_step", "restore_latest",
            "restore_params"]
