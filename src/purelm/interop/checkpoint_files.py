@@ -17,6 +17,9 @@ _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 
 
+_POINTER = b"version https://git-lfs"
+
+
 @dataclasses.dataclass(frozen=True)
 class Stored:
     """Where a tensor lies: `count` bytes from `offset` of `file` on, in C order, or in a .bin's own strides."""
@@ -129,6 +132,7 @@ def _safetensors(path: pathlib.Path) -> dict[str, Stored]:
 def _check_safetensors(path: pathlib.Path) -> None:
     """The library's own check of a file: its header, and that the tensors fill it."""
     safetensors = need("safetensors")
+    check_no_pointer(path)
     try:
         with safetensors.safe_open(path, framework="numpy"):
             pass
@@ -136,6 +140,13 @@ def _check_safetensors(path: pathlib.Path) -> None:
         size = os.path.getsize(path)
         raise UserError(f"{path}: not a whole safetensors file of {size:,} bytes ({error}); it was cut short or "
                         "damaged, so take it again") from error
+
+
+def check_no_pointer(path: pathlib.Path) -> None:
+    """UserError where Git LFS has left a pointer in place of the file."""
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(f"{path}: is a pointer of Git LFS, not the weights; run git lfs pull in its folder")
 
 
 def _pytorch(path: pathlib.Path) -> dict[str, Stored]:
