@@ -88,6 +88,7 @@ def test_a_leading_axis_as_on_an_accelerator(text_file, alone, tmp_path, monkeyp
     assert_equal(folders(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_devices_pmap_and_mesh():
     """Reddens where cells are mixed up, where padding cells count, or where a mean is taken over devices."""
     environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4",

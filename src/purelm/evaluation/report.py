@@ -21,7 +21,7 @@ from purelm.errors import UserError
 from purelm.evaluation import evaluator_of
 from purelm.tasks import task_of
 from purelm.training.load import LoadedRun, load_run
-from purelm.training.run_folder import check_same_data, write_atomically
+from purelm.training.run_folder import check_has_data, check_same_data, write_atomically
 
 Progress = Callable[[str], None]
 
@@ -112,6 +112,8 @@ def _data_of(run: LoadedRun, split: str, data_path: str | None) -> tuple[Any, st
     if data_path is not None:  # A file by itself is scored whole: nothing of it is cut off for other splits.
         config = dataclasses.replace(config, data=dataclasses.replace(
             config.data, path=data_path, source="auto", mixture=(), validation_fraction=0.0, test_fraction=0.0))
+    else:
+        check_has_data(run.folder)
     data = task_of(config).prepare(config, tokenizer=run.tokenizer, labels=run.labels)
     if data_path is None:
         check_same_data(run.folder, data.fingerprint)

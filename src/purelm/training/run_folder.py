@@ -161,7 +161,7 @@ def check_same_run(folder: RunFolder, config: Config) -> list[str]:
     """
     if not folder.config.is_file():
         return []
-    _check_not_imported(folder)
+    check_has_data(folder)
     before, now = (_flatten(dataclasses.asdict(c), "config") for c in (load_json(folder.config), config))
     changed = [name for name in now if before[name] != now[name]]
     for name in changed:
@@ -177,15 +177,15 @@ def check_same_data(folder: RunFolder, data_fingerprint: dict[str, Any]) -> None
     Raises:
       UserError: the data is not the data that the run was begun with, or it was begun with none.
     """
-    _check_not_imported(folder)
+    check_has_data(folder)
     if folder.record.is_file() and (before := read_record(folder)["data"]) != json.loads(json.dumps(data_fingerprint)):
         what = _difference(before, data_fingerprint)
         raise UserError(f"--workdir={folder.path}: its run was begun on other data ({what}); give the same files, "
                         "or another --workdir")
 
 
-def _check_not_imported(folder: RunFolder) -> None:
-    """Raises UserError where the folder holds published weights that were taken over: no data, no optimizer."""
+def check_has_data(folder: RunFolder) -> None:
+    """UserError where the folder holds published weights that were taken over: there is no data, and no optimizer."""
     if folder.record.is_file() and "imported" in read_record(folder)["data"]:
         raise UserError(f"--workdir={folder.path}: holds weights that convert.py took over, with no data of their own; "
                         "to evaluate, give --data_path=FILE; to train, give another --workdir with "
