@@ -21,10 +21,11 @@ from purelm.interop.choosing import Choice, choose_family
 from purelm.interop.exporting import export_run
 from purelm.interop.folds import REWRITES
 from purelm.interop.importing import import_checkpoint
-from purelm.interop.mapping import leaves_of, lines_by_name, nested, to_theirs
+from purelm.interop.mapping import leaves_of, lines_by_name, to_theirs
 from purelm.interop.reading_run import HeldParams, RunLeaves
 from purelm.interop.task_parameters import task_shapes
 from purelm.models import Transformer
+from purelm.training.checkpoint_items import nest
 
 SIZES = {"vocabulary_size": 31, "context_length": 32, "num_layers": 2, "width": 16, "num_heads": 4, "head_size": 4,
          "feed_forward_width": 24}
@@ -125,7 +126,7 @@ def test_what_is_written_computes_the_same(name: str, tmp_path: Any) -> None:
     case = CASES[name]
     choice, params, theirs = written(case, tmp_path / name)
     assert tuple(step.rewrite.fields[0] for step in choice.steps) == case.fields
-    model, params = resolve_model(case.model, 31), nested(params)
+    model, params = resolve_model(case.model, 31), nest(params)
     tokens_BT, source_BS = parity.draw_tokens(theirs, 2, 9), parity.draw_tokens(theirs, 2, 11, seed=1)
     both = model.architecture == "encoder_decoder"
     inputs = {"input_ids": source_BS, "decoder_input_ids": tokens_BT} if both else {"input_ids": tokens_BT}

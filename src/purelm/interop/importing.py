@@ -27,11 +27,12 @@ from purelm.interop.checkpoint import Checkpoint, open_checkpoint
 from purelm.interop.checkpoint_files import Stored, Writer, read_json, read_tensor
 from purelm.interop.generation import WRITING, decoding_of
 from purelm.interop.hub import resolve
-from purelm.interop.mapping import leaves_of, nested
+from purelm.interop.mapping import leaves_of
 from purelm.interop.new_folder import check_free, new_folder
 from purelm.interop.new_heads import draw
 from purelm.interop.placing import stream_params
 from purelm.interop.task_parameters import in_type, task_shapes
+from purelm.training.checkpoint_items import nest
 from purelm.training.run_folder import RunFolder, write_atomically, write_start
 
 # In the run folder: what an export gives back as it was.
@@ -215,11 +216,11 @@ def place_params(checkpoint: Checkpoint, model: ModelConfig, shardings: Any = No
     drawn = checkpoint.drawn
     placed = dict(leaves_of(stream_params(
         [tensor for tensor in checkpoint.tensors if tensor.ours not in drawn],
-        nested({path: leaf for path, leaf in leaves_of(shapes) if path not in drawn}), checkpoint.files,
+        nest({path: leaf for path, leaf in leaves_of(shapes) if path not in drawn}), checkpoint.files,
         progress=advance)))
     if drawn:
         placed |= draw(model, checkpoint.task, drawn)
-    return nested(placed)
+    return nest(placed)
 
 
 def _save_params(folder: RunFolder, params: Any) -> None:

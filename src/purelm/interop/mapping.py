@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purelm.errors import UserError
+from purelm.training.checkpoint_items import nest
 
 _STACKS = ("layers/", "encoder/layers/")
 
@@ -154,18 +155,6 @@ def shape_of(lines: Sequence[tuple[Tensor, int | None]], shapes: Any) -> tuple[i
     return tensor.their_shape(leaf.shape if layer is None else leaf.shape[1:])
 
 
-def nested(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries of paths with slashes."""
-    result: dict[str, Any] = {}
-    for path, value in named.items():
-        *parents, last = path.split("/")
-        node = result
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return result
-
-
 def params_from(tensors: Iterable[Tensor], shapes: Any, read: Callable[[str], np.ndarray]) -> Any:
     """Our parameters as host arrays, from tensors that `read` gives by name; `shapes`: of the model's parameters.
 
@@ -173,8 +162,8 @@ def params_from(tensors: Iterable[Tensor], shapes: Any, read: Callable[[str], np
       UserError: a tensor has another shape than the config says, or the table does not fit the model.
     """
     leaves = dict(leaves_of(shapes))
-    return nested({path: leaf_from(tensor, leaves[path].shape, read)
-                   for path, tensor in by_leaf(tensors, leaves).items()})
+    return nest({path: leaf_from(tensor, leaves[path].shape, read)
+                 for path, tensor in by_leaf(tensors, leaves).items()})
 
 
 def leaf_from(tensor: Tensor, shape: Sequence[int], read: Callable[[str], np.ndarray]) -> np.ndarray:

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from purelm.interop.checkpoint_files import Stored, read_exactly, read_tensor
-from purelm.interop.mapping import Tensor, by_leaf, check_shape, leaves_of, nested
+from purelm.interop.mapping import Tensor, by_leaf, check_shape, leaves_of
+from purelm.training.checkpoint_items import nest
 
 _ALIGNMENT = 64  # What XLA's CPU backend wants of a buffer that it takes without a copy.
 _TILE = 256
@@ -45,7 +46,7 @@ def stream_params(
             placed[path] = _place(tensor, leaves[path], files, pool)
             if progress is not None:
                 progress(placed[path].nbytes)
-    return nested(placed)
+    return nest(placed)
 
 
 def _place(tensor: Tensor, leaf: Any, files: Mapping[str, Stored], pool: concurrent.futures.Executor) -> jax.Array:
